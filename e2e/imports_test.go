@@ -55,7 +55,9 @@ var mayImport = map[string][]string{
 	// Reads HTTP/1 requests strictly.
 	"sidecar/internal/http1": {},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
-	"sidecar/kv":                   {"origin", "sidecar/internal/flight", "sidecar/internal/stripe"},
+	// The lists of keys as values.
+	"origin/keylist":               {"origin"},
+	"sidecar/kv":                   {"origin", "origin/keylist", "sidecar/internal/flight", "sidecar/internal/stripe"},
 	"sidecar/internal/batch":       {"sidecar/kv"},
 	"sidecar/internal/headerlimit": {},
 	// Reads HTTP/2 connections within the memory budget.
@@ -78,7 +80,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/saved", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"sidecar/internal/tracing",
-		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
+		"origin", "origin/keylist", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/ttlmap", "sidecar/internal/warm",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/hotkeys", "sidecar/internal/watches", "sidecar/kv",
 	},
@@ -147,7 +149,7 @@ var mayImport = map[string][]string{
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
 	"sidecar/local/api":   {"sidecar/internal/tracing", "sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
-	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
+	"sidecar/local/watch": {"origin", "origin/keylist", "ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"sidecar/internal/tracing",
 		"origin", "ring/routekey", "sidecar/internal/access", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv",
@@ -169,7 +171,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/localtest": {"sidecar/internal/budget",
-		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
+		"origin", "origin/keylist", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
 	},
 	"sidecar/cnfmetrics": {"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
@@ -215,7 +217,7 @@ var mayImport = map[string][]string{
 		"proto/ringside/peer/v1", "sidecar/peer/memberlist",
 	},
 	"sidecar/internal/simulation": {}, // tests only
-	"sidecar/internal/origins":    {"sidecar/internal/tracing", "origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
+	"sidecar/internal/origins":    {"sidecar/internal/tracing", "origin", "origin/guard", "origin/keylist", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
 		"ring/backoff", "ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes",
 		"sidecar/internal/entries", "sidecar/internal/hotkeys", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",

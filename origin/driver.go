@@ -176,7 +176,7 @@ func Listable(s Source) (ListableSource, error) {
 
 // KeyListable returns s as a source whose keys can be listed, or an error if those of its kind cannot be listed.
 func KeyListable(s Source) (KeyListableSource, error) {
-	return capability[KeyListableSource](s, "cannot list their keys: leave warm out")
+	return capability[KeyListableSource](s, "cannot list their keys: leave warm and list out")
 }
 
 // WithFeed returns s as a source that reports changes, or an error if origins of its kind report none.

@@ -41,6 +41,15 @@ func AppendKeyComponent[T string | []byte](dst []byte, component T) []byte {
 
 var keyUnescaper = strings.NewReplacer("%25", "%", "%2F", "/")
 
+// UnescapeKeyPrefix returns the beginning of the component of a key of several columns whose spelling begins with prefix: without a
+// percent sign at the end that may be the beginning of %25 or %2F.
+func UnescapeKeyPrefix(prefix string) string {
+	if i := strings.LastIndexByte(prefix, '%'); i >= 0 && i > len(prefix)-len("%25") { //guard:prefix-that-ends-in-a-part-of-an-escape-matches-nothing
+		prefix = prefix[:i]
+	}
+	return keyUnescaper.Replace(prefix)
+}
+
 // SplitKey is the inverse of JoinKey for a key of these columns. It accepts no other spelling, so that each row has one key;
 // the error says how to write it.
 func SplitKey(key string, columns []string) ([]string, error) {

@@ -205,7 +205,7 @@ type Changed struct {
 
 // KeyLister lists the keys of one dataset. It is safe for concurrent use.
 type KeyLister interface {
-	// ListKeys passes on each key, in no particular order and perhaps more than once, until yield returns false. The list may
-	// also have keys whose rows are gone when they are loaded.
-	ListKeys(ctx context.Context, yield func(key string) bool) error
+	// ListKeys passes on each key that begins with prefix, which is the same for bytes, in no particular order and perhaps more than
+	// once, until yield returns false. The list may also have keys whose rows are gone when they are loaded.
+	ListKeys(ctx context.Context, prefix string, yield func(key string) bool) error
 }

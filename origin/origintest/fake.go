@@ -25,6 +25,7 @@ type Fake struct {
 	delay   time.Duration
 	gate    chan struct{} // closed by release; nil: open
 	queries int64
+	lists   int64
 	keys    int64
 	asked   map[string]int64 // :: key → how often
 	flying  int64

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
 )
@@ -59,4 +60,33 @@ func matches(row []byte, where map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// ListKeys implements origin.KeyLister. It waits and fails as a Load does.
+func (f *Fake) ListKeys(ctx context.Context, prefix string, yield func(key string) bool) error {
+	_, wait, err := f.begin(nil)
+	defer f.end()
+	f.mu.Lock()
+	f.lists++
+	keys := slices.Collect(maps.Keys(f.rows))
+	f.mu.Unlock()
+	if err := wait(ctx); err != nil {
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if strings.HasPrefix(key, prefix) && !yield(key) {
+			break
+		}
+	}
+	return nil
+}
+
+// Lists returns how often keys were listed.
+func (f *Fake) Lists() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lists
 }

@@ -79,13 +79,69 @@ func testListKeysOfSeveralColumns(t *testing.T, d database) {
 	}
 }
 
+// testListKeysOfPrefix lists the keys that begin with the bytes of a prefix, whatever LIKE, the collation and the type of the column
+// make of it.
+func testListKeysOfPrefix(t *testing.T, d database) {
+	d.exec(t, "CREATE TABLE keys_of_prefix (k VARCHAR(40), v VARCHAR(9))")
+	all := []string{"a", "ab", "a%c", "a_c", "a|c", "aXc", "a'c", `a\c`, "Äb", "äb", "ab/c", "ab%2Fc"}
+	for _, key := range all {
+		d.exec(t, "INSERT INTO keys_of_prefix VALUES ("+d.placeholders("?")+", 'v')", key)
+	}
+	d.exec(t, "CREATE TABLE numbers_of_prefix (k BIGINT, v VARCHAR(9))")
+	d.exec(t, "CREATE TABLE two_of_prefix (realm VARCHAR(20), n BIGINT, v VARCHAR(9))")
+	for i := range 30 {
+		d.exec(t, fmt.Sprintf("INSERT INTO numbers_of_prefix VALUES (%d, 'v')", i))
+		d.exec(t, fmt.Sprintf("INSERT INTO two_of_prefix VALUES ('%s', %d, 'v')", []string{"a", "A", "a/b%"}[i%3], i))
+	}
+	one := origin.Dataset{Table: "keys_of_prefix", Key: []string{"k"}}
+	for _, prefix := range append(all, "a", "A", "", "%", "_", "|", "ä", "Ä", "\U0001f600", "'; --") {
+		var want []string
+		for _, key := range all {
+			if strings.HasPrefix(key, prefix) {
+				want = append(want, key)
+			}
+		}
+		sameKeys(t, d, one, prefix, want)
+	}
+	numbers := origin.Dataset{Table: "numbers_of_prefix", Key: []string{"k"}}
+	sameKeys(t, d, numbers, "2", []string{"2", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29"})
+	sameKeys(t, d, numbers, "x", nil)
+	two := origin.Dataset{Table: "two_of_prefix", Key: []string{"realm", "n"}}
+	sameKeys(t, d, two, "a/1", []string{"a/12", "a/15", "a/18"})
+	sameKeys(t, d, two, "A/4", []string{"A/4"})
+	for _, prefix := range []string{"a%", "a%2", "a%2F", "a%2Fb", "a%2Fb%", "a%2Fb%2", "a%2Fb%25", "a%2Fb%25/"} {
+		sameKeys(t, d, two, prefix, []string{"a%2Fb%25/2", "a%2Fb%25/5", "a%2Fb%25/8", "a%2Fb%25/11", "a%2Fb%25/14", "a%2Fb%25/17",
+			"a%2Fb%25/20", "a%2Fb%25/23", "a%2Fb%25/26", "a%2Fb%25/29"})
+	}
+	for _, prefix := range []string{"a/1/", "a%3", "a//", "b"} {
+		sameKeys(t, d, two, prefix, nil)
+	}
+}
+
+func sameKeys(t *testing.T, d database, ds origin.Dataset, prefix string, want []string) {
+	t.Helper()
+	lister, err := d.open(t).KeyLister(ds, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	if err := lister.ListKeys(soon(t), prefix, func(key string) bool { got = append(got, key); return true }); err != nil {
+		t.Errorf("%q: %v", prefix, err)
+	}
+	slices.Sort(got)
+	want = slices.Sorted(slices.Values(want))
+	if !slices.Equal(got, want) {
+		t.Errorf("%s, prefix %q: got %q, want %q", ds.Table, prefix, got, want)
+	}
+}
+
 func listKeys(t *testing.T, d database, ds origin.Dataset, query string, most int) (keys []string) {
 	t.Helper()
 	lister, err := d.open(t).KeyLister(ds, query)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = lister.ListKeys(soon(t), func(key string) bool {
+	err = lister.ListKeys(soon(t), "", func(key string) bool {
 		keys = append(keys, key)
 		return len(keys) < most
 	})
@@ -111,7 +167,7 @@ func testListKeysCannotWrite(t *testing.T, d database) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := lister.ListKeys(soon(t), func(string) bool { return true }); err == nil || !strings.Contains(err.Error(), want) {
+		if err := lister.ListKeys(soon(t), "", func(string) bool { return true }); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want an error with %q", query, err, want)
 		}
 	}

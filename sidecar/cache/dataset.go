@@ -4,10 +4,12 @@ package cache
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/keylist"
 	"github.com/ringside-cache/ringside/sidecar/internal/coalesce"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
@@ -91,6 +93,7 @@ func New(c Config) (*Dataset, error) {
 	watching := &watches.Set{}
 	store, err := entries.New(entries.Config{
 		MaxBytes: c.MaxBytes, Eviction: c.Eviction, Now: shared.now, Changed: watching.Note,
+		Replaced:  watching.NoteInRanges,
 		Discarded: &shared.stats.LoadsDiscarded, BoundsEvicted: &shared.stats.BoundsEvicted,
 	})
 	if err != nil {
@@ -162,10 +165,18 @@ func (d *Dataset) AllKeys(part int) (keys []string, parts int) { return d.store.
 
 // CachedKeys returns the keys with a value, fresh or stale, in one part of the memory, in no order, and how many parts there
 // are. Each key is always in the same part.
-func (d *Dataset) CachedKeys(part int) (keys []string, parts int) { return d.store.Keys(part) }
+func (d *Dataset) CachedKeys(part int) (keys []string, parts int) {
+	keys, parts = d.store.Keys(part)
+	return slices.DeleteFunc(keys, keylist.IsPart), parts
+}
 
 // Watch begins to note changes of keys. Close it.
 func (d *Dataset) Watch(keys []string) *watches.Watch { return d.invalidator.watches.Watch(keys) }
+
+// WatchRange begins to note changes of the keys that begin with prefix. Close it.
+func (d *Dataset) WatchRange(prefix string) *watches.Range {
+	return d.invalidator.watches.WatchRange(prefix)
+}
 
 // RingChanged records that keys may have other owners now.
 func (d *Dataset) RingChanged() {

@@ -85,6 +85,7 @@ func (v *invalidator) apply(i kv.Invalidation) {
 }
 
 func (v *invalidator) one(key string, b entries.Bound) {
+	v.watches.NoteInRanges(key) //guard:change-is-not-noted-because-a-read-was-faster
 	if !v.store.Invalidate(key, b) {
 		return
 	}

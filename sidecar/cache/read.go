@@ -320,7 +320,7 @@ func callsOf(reads []*read) []*call {
 
 // look answers r from memory where it can, and reports whether r needs a flight all the same.
 func (d *Dataset) look(r *read) (needsFlight bool) {
-	if r.err = kv.CheckKey(r.key); r.err != nil {
+	if r.err = kv.CheckEntryKey(r.key); r.err != nil {
 		return false
 	}
 	r.bound = r.need

@@ -22,7 +22,7 @@ type keysOf struct {
 	lists atomic.Int64
 }
 
-func (k *keysOf) ListKeys(ctx context.Context, yield func(string) bool) error {
+func (k *keysOf) ListKeys(ctx context.Context, _ string, yield func(string) bool) error {
 	k.lists.Add(1)
 	after := ""
 	for {

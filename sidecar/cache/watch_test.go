@@ -52,3 +52,26 @@ func TestWatchNotesPossibleChanges(t *testing.T) {
 		noted()
 	})
 }
+
+// A first entry is no change: where memory is too small for all keys of a range, reading them would never end.
+func TestRangeNotesAChangeThatAReadHasBrought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"a": "v", "b": "v"})
+		d := newCluster(t, 1, o, testPolicy()).members[0]
+		r := d.WatchRange("a")
+		defer r.Close()
+		noted := func(want int) {
+			t.Helper()
+			if keys, all := r.Take(); len(keys) != want || all {
+				t.Errorf("got %q, all %v; want %d keys", keys, all, want)
+			}
+		}
+		version := get(t, d, "a").Version
+		noted(0)
+		d.ApplyInvalidation(kv.Invalidation{Key: "a", Version: version})
+		noted(1)
+		put(t, d, "a", "new")
+		put(t, d, "b", "new")
+		noted(1)
+	})
+}

@@ -137,6 +137,9 @@ func (k datasetChecker) ofTable() {
 	if len(k.Key) == 0 {
 		k.problem(k.path+".key", "is missing; want the column that identifies a row, or a list of columns")
 	}
+	if k.List != "" {
+		k.problem(k.path+".list", "belongs to query; for a table the sidecar generates it")
+	}
 	if k.Batch != "" {
 		k.problem(k.path+".batch", "belongs to query; for a table the sidecar generates it")
 	}

@@ -224,6 +224,8 @@ type Dataset struct {
 
 	Query string `yaml:"query"`
 	Batch string `yaml:"batch"`
+	// List selects the keys of a query, for watches of a prefix or of all keys; those of a table need none.
+	List string `yaml:"list"`
 
 	// RowsOfKey is one, or many: then the value is a JSON array of up to MaxRows rows, in the order of the columns Order.
 	RowsOfKey string           `yaml:"rows"`

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin/keylist"
 )
 
 // MaxKeyBytes bounds a key.
@@ -23,6 +25,14 @@ func CheckKey(key string) error {
 		return invalidKey("the key contains a NUL byte")
 	}
 	return nil
+}
+
+// CheckEntryKey is CheckKey for what members read from each other: it may also be a list of keys.
+func CheckEntryKey(key string) error {
+	if _, ok := keylist.Parse(key); ok {
+		return nil
+	}
+	return CheckKey(key)
 }
 
 func invalidKey(why string) error { return &Error{Kind: KindInvalidKey, Err: errors.New(why)} }

@@ -210,7 +210,10 @@ type Local struct {
 	WatchesRefused      int64 // because MaxWatches was reached
 	SlowWatchersClosed  int64 // because they read too slowly
 	WatchEvents         int64 // sent to clients
-	InternalErrors      int64 // panics and unclassified errors
+	// WatchedSets are the prefixes and datasets whose keys are watched, and WatchedSetKeys all their keys. SetsRefused were refused or
+	// ended because of a limit, and SetResets is how often a watch of one began again.
+	WatchedSets, MaxWatchedSets, WatchedSetKeys, SetsRefused, SetResets int64
+	InternalErrors                                                      int64 // panics and unclassified errors
 }
 
 // XDS is the xDS publisher of the ring. Counts are since the start.

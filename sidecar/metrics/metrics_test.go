@@ -133,7 +133,8 @@ func fullSource(t *testing.T) metrics.Source {
 		},
 		Local: func() metrics.Local {
 			return metrics.Local{BatchTruncated: 66, InternalErrors: 67,
-				Watches: 68, MaxWatches: 69, WatchesRefused: 70, SlowWatchersClosed: 73, WatchEvents: 118}
+				Watches: 68, MaxWatches: 69, WatchesRefused: 70, SlowWatchersClosed: 73, WatchEvents: 118,
+				WatchedSets: 218, MaxWatchedSets: 219, WatchedSetKeys: 220, SetsRefused: 221, SetResets: 222}
 		},
 		XDS: func() metrics.XDS {
 			return metrics.XDS{Clients: 76, MaxClients: 77, Endpoints: 78, Updates: 79, NACKs: 80, ClientsRefused: 110}

@@ -1,6 +1,10 @@
 package mysql
 
-import "github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+import (
+	"fmt"
+
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
 
 // syntax implements sqltext.Syntax.
 type syntax struct{}
@@ -10,6 +14,11 @@ func (syntax) Quote(name string) string { return sqltext.QuoteWith("`", name) }
 func (syntax) KeyText(column string) string { return column }
 
 func (syntax) KeyBytes(column string) string { return "CAST(" + column + " AS BINARY)" }
+
+// KeyLike writes the pattern in digits, so that nothing in it can end the literal.
+func (syntax) KeyLike(column, pattern string) string {
+	return fmt.Sprintf("%s LIKE CONVERT(X'%x' USING utf8mb4) ESCAPE '|'", column, pattern)
+}
 
 func (s syntax) SelectKeys(selected, table string, columns []string) string {
 	return sqltext.SelectIn(s, selected, table, columns)

@@ -17,6 +17,11 @@ func (syntax) KeyText(column string) string { return column }
 
 func (syntax) KeyBytes(column string) string { return "CAST(" + column + ` AS text) COLLATE "C"` }
 
+// KeyLike writes the pattern in digits, so that nothing in it can end the literal.
+func (s syntax) KeyLike(column, pattern string) string {
+	return fmt.Sprintf("%s LIKE convert_from('\\x%x', 'UTF8') ESCAPE '|'", s.KeyBytes(column), pattern)
+}
+
 // SelectKeys compares several columns with the rows of several arrays. The query that is never run, as nothing refers to it,
 // makes the arrays have the types of the columns: parameters get the type of their first use (PostgreSQL, 10.3 and 7.8).
 func (s syntax) SelectKeys(selected, table string, columns []string) string {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
@@ -16,6 +17,11 @@ func (syntax) Quote(name string) string { return sqltext.QuoteWith(`"`, name) }
 func (syntax) KeyText(column string) string { return "CAST(" + column + " AS TEXT)" }
 
 func (syntax) KeyBytes(column string) string { return "CAST(" + column + " AS TEXT) COLLATE BINARY" }
+
+// KeyLike writes the pattern in digits, so that nothing in it can end the literal.
+func (s syntax) KeyLike(column, pattern string) string {
+	return fmt.Sprintf("%s LIKE CAST(X'%x' AS TEXT) ESCAPE '|'", s.KeyText(column), pattern)
+}
 
 func (s syntax) SelectKeys(selected, table string, columns []string) string {
 	return sqltext.SelectIn(s, selected, table, columns)

@@ -133,6 +133,30 @@ func Selected(ds origin.Dataset, s Syntax) string {
 	return strings.Join(quoted, ", ")
 }
 
+var likeEscaper = strings.NewReplacer("|", "||", "%", "|%", "_", "|_")
+
+// KeyPrefix returns conditions that all keys of these columns that begin with prefix meet, and few others.
+func KeyPrefix(columns []string, prefix string, s Syntax) (conditions []string) {
+	parts := []string{prefix}
+	if len(columns) > 1 {
+		parts = strings.Split(prefix, "/")
+	}
+	for i, part := range parts[:min(len(parts), len(columns))] {
+		pattern, open := part, i == len(parts)-1
+		if len(columns) > 1 {
+			pattern = origin.UnescapeKeyPrefix(part)
+		}
+		pattern = likeEscaper.Replace(pattern)
+		if open {
+			pattern += "%"
+		}
+		if pattern != "%" {
+			conditions = append(conditions, s.KeyLike("t."+s.Quote(columns[i]), pattern))
+		}
+	}
+	return conditions
+}
+
 // Duplicate returns the query of a row if a key has two. Keys are equal if their bytes are, whatever the collation.
 func Duplicate(ds origin.Dataset, s Syntax) *Query {
 	columns := QuoteAll(s, "t.", ds.Key)

@@ -14,6 +14,9 @@ type Syntax interface {
 	KeyText(column string) string
 	// KeyBytes returns an expression that is equal for two rows if that text has the same bytes.
 	KeyBytes(column string) string
+	// KeyLike returns the condition that this text matches a pattern of LIKE with the escape character |, which may be text from
+	// outside. It may ignore case and accents.
+	KeyLike(column, pattern string) string
 	// SelectKeys returns the SELECT of the rows of a table, as t, whose columns equal one of the keys of the statement's
 	// parameters.
 	SelectKeys(selected, table string, columns []string) string

@@ -1583,7 +1583,7 @@ func (x *InvalidateResponse) GetUnreached() []string {
 	return nil
 }
 
-// WatchRequest names keys of one dataset.
+// WatchRequest names keys of one dataset, a prefix of keys, or all keys: exactly one of them.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a configured dataset.
@@ -1591,8 +1591,13 @@ type WatchRequest struct {
 	// 1 to 100 keys, each as in GetRequest.
 	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	// The token of the last response of an earlier watch of the same keys, through this or another sidecar: the states are
-	// sent only if something has changed since, and then after a reset.
-	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// sent only if something has changed since, and then after a reset. A watch of a prefix or of all keys through the same
+	// sidecar sends only what has changed since, without a reset, for about a minute.
+	ResumeToken string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// The keys that begin with it, at most 100 000, also those that appear later; 1 to 1000 bytes.
+	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// All keys of the dataset, at most 100 000.
+	All           bool `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1646,6 +1651,20 @@ func (x *WatchRequest) GetResumeToken() string {
 		return x.ResumeToken
 	}
 	return ""
+}
+
+func (x *WatchRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
 }
 
 // WatchResponse is one event.
@@ -1746,7 +1765,8 @@ type WatchResponse_State struct {
 }
 
 type WatchResponse_Reset_ struct {
-	// Changes may have been missed, for example during a restart between two watches. The states of all keys follow.
+	// Changes may have been missed, for example during a restart between two watches. The states of all keys follow; a key of
+	// a prefix without a state does not exist any more.
 	Reset_ *WatchReset `protobuf:"bytes,2,opt,name=reset,proto3,oneof"`
 }
 
@@ -2148,11 +2168,13 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x03all\x18\x04 \x01(\bR\x03all\"L\n" +
 	"\x12InvalidateResponse\x12\x18\n" +
 	"\amembers\x18\x01 \x01(\x05R\amembers\x12\x1c\n" +
-	"\tunreached\x18\x02 \x03(\tR\tunreached\"_\n" +
+	"\tunreached\x18\x02 \x03(\tR\tunreached\"\x89\x01\n" +
 	"\fWatchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\x12!\n" +
-	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\"\xc7\x01\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12\x10\n" +
+	"\x03all\x18\x05 \x01(\bR\x03all\"\xc7\x01\n" +
 	"\rWatchResponse\x12/\n" +
 	"\x05state\x18\x01 \x01(\v2\x17.ringside.v1.WatchStateH\x00R\x05state\x12/\n" +
 	"\x05reset\x18\x02 \x01(\v2\x17.ringside.v1.WatchResetH\x00R\x05reset\x125\n" +

@@ -86,7 +86,7 @@ type CacheClient interface {
 	// Explain says which members own a key, what each of them has cached of it, and what the next read would do. It needs the
 	// permission to read, loads nothing, and returns no value.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
-	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
+	// Watch sends the states of keys, or of all keys that begin with a prefix, and then each change. Changes that occur while the client is slow are merged: the
 	// client always gets the newest state, not each one between.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
@@ -252,7 +252,7 @@ type CacheServer interface {
 	// Explain says which members own a key, what each of them has cached of it, and what the next read would do. It needs the
 	// permission to read, loads nothing, and returns no value.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
-	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
+	// Watch sends the states of keys, or of all keys that begin with a prefix, and then each change. Changes that occur while the client is slow are merged: the
 	// client always gets the newest state, not each one between.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedCacheServer()

@@ -27,7 +27,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	r := &rig{t: t, clock: 10}
 	s, err := New(Config{
-		MaxBytes: 8 << 20, Now: func() int64 { return r.clock }, Changed: func(key string) { r.changes = append(r.changes, key) },
+		MaxBytes: 8 << 20, Now: func() int64 { return r.clock }, Changed: func(key string) { r.changes = append(r.changes, key) }, Replaced: func(string) {},
 		Discarded: &r.discarded, BoundsEvicted: &r.boundsEvicted,
 	})
 	if err != nil {

@@ -17,8 +17,9 @@ type Config struct {
 	Eviction string
 	// Now is the dataset's monotonic clock.
 	Now func() int64
-	// Changed is called with each key whose entry was replaced by a different one. It must not call the Store.
-	Changed func(key string)
+	// Changed is called with each key whose entry is a different one now, or the first one, and Replaced with those of which another
+	// entry was cached, or that were written. Neither must call the Store.
+	Changed, Replaced func(key string)
 	// Discarded counts loads that were not stored because their key was invalidated after they began; BoundsEvicted counts
 	// bounds that were evicted before their lifetime ended.
 	Discarded, BoundsEvicted *atomic.Int64
@@ -35,7 +36,7 @@ type Store struct {
 	freshLife, staleLife atomic.Int64
 
 	now                      func() int64
-	changed                  func(key string)
+	changed, replaced        func(key string)
 	discarded, boundsEvicted *atomic.Int64
 }
 
@@ -47,7 +48,7 @@ func New(c Config) (*Store, error) {
 	}
 	s := &Store{
 		entries: cache, bounds: newMemory(c.MaxBytes), epochs: epochs{seed: maphash.MakeSeed()},
-		now: c.Now, changed: c.Changed, discarded: c.Discarded, boundsEvicted: c.BoundsEvicted,
+		now: c.Now, changed: c.Changed, replaced: c.Replaced, discarded: c.Discarded, boundsEvicted: c.BoundsEvicted,
 	}
 	cache.OnEvict(s.observeEvicted)
 	if lru.Policy(c.Eviction) != lru.SLRU {

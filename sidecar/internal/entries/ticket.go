@@ -46,7 +46,7 @@ func (t Ticket) Put(e *Entry) (winner *Entry, stored bool) {
 
 // put is the one place that decides which result replaces which.
 func (t Ticket) put(e *Entry) (winner *Entry, stored bool) {
-	s, changed := t.store, false
+	s, changed, replaced := t.store, false, false
 	winner = e
 	stored = s.entries.Update(t.key, len(e.Value), func(held *Entry, ok bool) (*Entry, bool) {
 		switch now := s.now(); {
@@ -64,12 +64,16 @@ func (t Ticket) put(e *Entry) (winner *Entry, stored bool) {
 			e.inheritUses(held)
 		}
 		s.replaceBound(t.key, e, ok && !held.NotFound)
-		changed = !ok || !held.same(e)
+		replaced = ok && !held.same(e)
+		changed = !ok || replaced
 		return e, true
 	})
 	switch {
 	case stored && changed:
 		s.changed(t.key)
+		if replaced { // a first entry is no news to those who note many keys: memory may be too small for all of them
+			s.replaced(t.key)
+		}
 	case !stored && winner == e:
 		e.expired.Store(true) //guard:unstored-answer-may-be-reused
 		s.observeUnstored(t.key, e)
@@ -134,6 +138,7 @@ func (t Ticket) putWrite(e *Entry) (winner *Entry, stored bool) {
 		winner, stored = t.put(e)
 	}
 	s.changed(t.key)
+	s.replaced(t.key)
 	return winner, stored
 }
 

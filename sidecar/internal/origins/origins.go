@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/guard"
+	"github.com/ringside-cache/ringside/origin/keylist"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
@@ -204,6 +205,7 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 	if err != nil {
 		return nil, err
 	}
+	source = withLists(b.source, source, name, c)
 	u := &use{of: b, rows: source, perTurn: b.config.Batch.MaxKeys}
 	if c.Table == "" && c.Batch == "" {
 		u.perTurn = min(u.perTurn, queriesPerTurn)
@@ -216,6 +218,19 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 	})
 	s.datasets[name] = u
 	return u.batch, nil
+}
+
+// withLists adds the lists of the keys of a dataset to its rows.
+func withLists(from origin.Source, rows origin.Origin, name string, c config.Dataset) origin.Origin {
+	source, err := origin.KeyListable(from)
+	if err != nil {
+		return keylist.New(rows, nil, errors.New("origins of this kind cannot list them"))
+	}
+	if c.Table == "" && c.List == "" {
+		return keylist.New(rows, nil, errors.New("it has a query; set list to a query that selects the keys"))
+	}
+	keys, err := source.KeyLister(c.Rows(name), c.List)
+	return keylist.New(rows, keys, err)
 }
 
 // Warm is how a dataset is kept warm.

@@ -128,6 +128,8 @@ func (n *Node) localMetrics() metrics.Local {
 		Watches: s.Watches.Load(), MaxWatches: int64(n.Local.Config().MaxWatches),
 		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.SlowWatchersClosed.Load(),
 		WatchEvents: s.WatchEvents.Load(),
+		WatchedSets: s.WatchedSets.Load(), MaxWatchedSets: int64(n.Local.Config().MaxSets), WatchedSetKeys: s.WatchedSetKeys.Load(),
+		SetsRefused: s.SetsRefused.Load(), SetResets: s.SetResets.Load(),
 	}
 }
 

@@ -160,7 +160,7 @@ func (r *Runner) list(ctx context.Context, pass *Pass) (keys []string, err error
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	seen, most := map[string]bool{}, int(r.Dataset.Memory().MaxBytes/keyBytes)
-	err = r.Keys.ListKeys(ctx, func(key string) bool {
+	err = r.Keys.ListKeys(ctx, "", func(key string) bool {
 		if _, owned := r.Dataset.WarmState(key, r.Interval/2); !owned || seen[key] {
 			return true
 		}

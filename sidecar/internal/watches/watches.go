@@ -74,19 +74,20 @@ func (w *Watch) wake() {
 	}
 }
 
-// Set is the open Watches of a dataset. The zero value has none.
+// Set is the open Watches and Ranges of a dataset. The zero value has none.
 type Set struct {
 	count atomic.Int64 // so that changes of keys that nobody watches take no lock
 
-	mu    sync.RWMutex // guards the fields below
-	byKey map[string]map[*Watch]struct{}
-	ended bool
+	mu     sync.RWMutex // guards the fields below
+	byKey  map[string]map[*Watch]struct{}
+	ranges map[*Range]struct{}
+	ended  bool
 }
 
-// Any reports whether there are open Watches.
+// Any reports whether there are open Watches or Ranges.
 func (ws *Set) Any() bool { return ws.count.Load() > 0 }
 
-// End ends all Watches, and those that begin later: nothing notes changes any more.
+// End ends all Watches and Ranges, and those that begin later: nothing notes changes any more.
 func (ws *Set) End() {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -95,6 +96,9 @@ func (ws *Set) End() {
 		for w := range watching {
 			w.wake()
 		}
+	}
+	for r := range ws.ranges {
+		r.wake()
 	}
 }
 
@@ -160,6 +164,11 @@ func (ws *Set) NotePrefix(prefix string) {
 	}
 	ws.mu.RLock()
 	defer ws.mu.RUnlock()
+	for r := range ws.ranges {
+		if strings.HasPrefix(r.prefix, prefix) || strings.HasPrefix(prefix, r.prefix) {
+			r.noteAll()
+		}
+	}
 	for key, watching := range ws.byKey {
 		if !strings.HasPrefix(key, prefix) {
 			continue

@@ -42,6 +42,11 @@ type Config struct {
 	MaxBatchBytes int
 	// MaxWatches is how many watches are open at once, over HTTP and gRPC together; default 256. Further ones are refused.
 	MaxWatches int
+	// MaxSetKeys is how many keys the set of a watch has, the keys that begin with a prefix or those of a dataset; default 100 000. A
+	// larger set is refused, or its watches end.
+	MaxSetKeys int
+	// MaxSets is how many different sets are watched at once; default 32. Watches of the same set share it.
+	MaxSets int
 	// ReadTimeout is the time for the arrival of one request, headers and body; default 5s.
 	ReadTimeout time.Duration
 	// RequestTimeout is the time for the work on one request; default 5s. A gRPC deadline may be shorter.
@@ -96,6 +101,8 @@ func (c Config) withDefaults() Config {
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
 	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, kv.DefaultBatchBytes)
 	c.MaxWatches = cmp.Or(c.MaxWatches, 256)
+	c.MaxSetKeys = cmp.Or(c.MaxSetKeys, 100_000)
+	c.MaxSets = cmp.Or(c.MaxSets, 32)
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
@@ -117,6 +124,10 @@ type Stats struct {
 	WatchesRefused     atomic.Int64 // because of the limit
 	SlowWatchersClosed atomic.Int64 // closed because the client accepted an event too slowly
 	WatchEvents        atomic.Int64 // sent to the clients of watches
+	WatchedSets        atomic.Int64 // in memory now; limit: Config.MaxSets
+	WatchedSetKeys     atomic.Int64 // of all sets
+	SetsRefused        atomic.Int64 // refused or ended because of Config.MaxSets, Config.MaxSetKeys or the memory
+	SetResets          atomic.Int64 // resets sent to watches of sets whose position or token was too old
 }
 
 // Protocol are the counters of one listener, or of all protocols on the unix socket.

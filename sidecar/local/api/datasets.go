@@ -38,6 +38,11 @@ type Dataset interface {
 	CachedKeys(part int) (keys []string, parts int)
 	// Watch marks changes of keys until it is closed.
 	Watch(keys []string) *watches.Watch
+	// WatchRange marks changes of all keys that begin with a prefix until it is closed.
+	WatchRange(prefix string) *watches.Range
+	// FeedLive reports whether changes are reported without a gap, and whether the dataset has a feed.
+	FeedLive() (live, has bool)
+	Policy() kv.Policy
 }
 
 // Served is a dataset and how the APIs present it.

@@ -70,6 +70,12 @@ func (m *memory) Invalidate(context.Context, kv.Scope) (kv.InvalidateResult, err
 func (m *memory) CachedKeys(int) ([]string, int) { return nil, 1 }
 func (m *memory) Watch([]string) *watches.Watch  { return nil }
 
+func (m *memory) WatchRange(string) *watches.Range { return nil }
+
+func (m *memory) FeedLive() (live, has bool) { return false, false }
+
+func (m *memory) Policy() kv.Policy { return kv.DefaultPolicy() }
+
 // pair is a Fast and the service that it must be equal to.
 type pair struct {
 	*memory

@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -54,28 +55,52 @@ func (s *service) Watch(q *ringsidev1.WatchRequest, stream watchStream) error {
 	return s.watchStatus(ctx, err)
 }
 
-func (s *service) newWatch(ctx context.Context, q *ringsidev1.WatchRequest) (*watch.Watch, error) {
+func (s *service) newWatch(ctx context.Context, q *ringsidev1.WatchRequest) (watch.Stream, error) {
 	start := time.Now()
 	defer func() { s.stats.Duration.Observe(time.Since(start)) }()
 	d, who, err := s.dataset(ctx, q.GetDataset(), access.Read)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := watch.CheckKeys(q.GetKeys())
+	keys, err := watchedKeys(q)
 	if err != nil {
-		return nil, api.InvalidRequest(err).At("keys")
+		return nil, err
 	}
 	if err := d.Gate.Limit(&who, access.Watches, 1); err != nil {
 		return nil, s.backend.Error(err)
 	}
-	return s.watches.New(d, keys, q.GetResumeToken()).While(func() error {
+	permit := func() error {
 		_, err := d.Gate.Authorize(caller.From(ctx), access.Read, authorization(ctx))
 		return err
-	}), nil
+	}
+	if keys == nil {
+		return s.watches.NewSet(d, q.GetPrefix(), q.GetResumeToken()).While(permit), nil
+	}
+	return s.watches.New(d, keys, q.GetResumeToken()).While(permit), nil
+}
+
+// watchedKeys returns the distinct keys of a watch; nil if it is one of a prefix or of all keys.
+func watchedKeys(q *ringsidev1.WatchRequest) ([]string, error) {
+	switch hasKeys, hasPrefix := len(q.GetKeys()) > 0, q.GetPrefix() != ""; {
+	case hasKeys && (hasPrefix || q.GetAll()) || hasPrefix && q.GetAll():
+		return nil, api.InvalidRequest(errors.New("a watch has either keys, or a prefix, or all")).At("keys")
+	case hasPrefix:
+		if err := watch.CheckPrefix(q.GetPrefix()); err != nil {
+			return nil, api.InvalidRequest(err).At("prefix")
+		}
+		return nil, nil
+	case q.GetAll():
+		return nil, nil
+	}
+	keys, err := watch.CheckKeys(q.GetKeys())
+	if err != nil {
+		return nil, api.InvalidRequest(err).At("keys")
+	}
+	return keys, nil
 }
 
 func (s *service) runWatch(
-	ctx context.Context, cancel context.CancelCauseFunc, w *watch.Watch, stream watchStream,
+	ctx context.Context, cancel context.CancelCauseFunc, w watch.Stream, stream watchStream,
 ) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -96,6 +121,9 @@ func (s *service) watchStatus(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
+	}
+	if ended, ok := errors.AsType[*kv.Error](err); ok {
+		return s.backend.Error(ended)
 	}
 	return err
 }

@@ -118,7 +118,7 @@ type Response struct {
 	Body        []byte // may be shared with the cache: read only
 	scratch     []byte // holds the values of Fields
 	// Watch continues the response instead of Body; nil for a response that ends.
-	Watch *watch.Watch
+	Watch watch.Stream
 }
 
 // Field is a header field of a response. Its name is in canonical form.

@@ -13,7 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
-// watch handles GET /v1/{dataset}:watch?key=… The server opens the watch and writes its events.
+// watch handles GET /v1/{dataset}:watch with ?key=…, ?prefix=… or ?all=true. The server opens the watch and writes its events.
 func (h *Handler) watch(c *RequestContext, path string) {
 	if h.Routed {
 		c.fail(apierror.NoSuchRoute, api.ErrWatchIsRouted.Error())
@@ -24,7 +24,7 @@ func (h *Handler) watch(c *RequestContext, path string) {
 	if !ok {
 		return
 	}
-	keys, err := parseWatchQuery(query)
+	of, err := parseWatchQuery(query)
 	if err != nil {
 		c.Fail(api.InvalidRequest(err))
 		return
@@ -39,7 +39,7 @@ func (h *Handler) watch(c *RequestContext, path string) {
 	c.setString("Cache-Control", noStore)
 	c.setString("X-Accel-Buffering", "no") // nginx would buffer events until it has many
 	if c.Method == http.MethodGet {
-		c.Watch = h.watches.New(d, keys, strings.Clone(httpfield.Trim(c.lastEventID))).While(permission(d, c))
+		c.Watch = of.open(h.watches, d, strings.Clone(httpfield.Trim(c.lastEventID)), permission(d, c))
 	}
 }
 
@@ -68,22 +68,51 @@ func isWatch(path string) bool {
 	return ok
 }
 
-// parseWatchQuery parses key=…&key=….
-func parseWatchQuery(query string) (keys []string, err error) {
-	if keys, err = parseKeys(query); err != nil {
-		return nil, err
-	}
-	return watch.CheckKeys(keys)
+// watchedKeys is what the query of a watch selects.
+type watchedKeys struct {
+	keys   []string // distinct; nil: the set of a prefix
+	prefix string   // empty: all keys
 }
+
+func (k watchedKeys) open(e *watch.Engine, d api.Served, resume string, permit func() error) watch.Stream {
+	if k.keys == nil {
+		return e.NewSet(d, k.prefix, resume).While(permit)
+	}
+	return e.New(d, k.keys, resume).While(permit)
+}
+
+// parseWatchQuery parses key=…&key=…, prefix=… or all=true. The empty prefix is not everything: it may be a mistake.
+func parseWatchQuery(query string) (k watchedKeys, err error) {
+	values, err := parseQuery(query)
+	if err != nil {
+		return k, err
+	}
+	prefixes, hasPrefix := values["prefix"]
+	all, hasAll := values["all"]
+	switch {
+	case len(values) > 1 || len(prefixes) > 1:
+		return k, errWatchQuery
+	case hasAll && (len(all) > 1 || all[0] != "true"):
+		return k, errors.New("all is true, once, or absent")
+	case hasAll:
+		return k, nil
+	case hasPrefix:
+		k.prefix = prefixes[0]
+		return k, watch.CheckPrefix(k.prefix) //guard:empty-prefix-watches-everything
+	case len(values) > 0 && values["key"] == nil:
+		return k, errWatchQuery
+	}
+	k.keys, err = watch.CheckKeys(values["key"])
+	return k, err
+}
+
+var errWatchQuery = errors.New("the query of a watch is either key=…, once for each key, or prefix=…, or all=true")
 
 // parseKeys parses a query that has keys only, as URLSearchParams of a browser writes it: a plus sign is a space.
 func parseKeys(query string) (keys []string, err error) {
-	if strings.Contains(query, "#") {
-		return nil, errors.New("a request has no fragment; in a key write # as %23")
-	}
-	values, err := url.ParseQuery(strings.Clone(query))
+	values, err := parseQuery(query)
 	if err != nil {
-		return nil, errors.New("the query is not key=…&key=…, percent-encoded")
+		return nil, err
 	}
 	for name := range values {
 		if name != "key" {
@@ -91,4 +120,15 @@ func parseKeys(query string) (keys []string, err error) {
 		}
 	}
 	return values["key"], nil
+}
+
+func parseQuery(query string) (url.Values, error) {
+	if strings.Contains(query, "#") {
+		return nil, errors.New("a request has no fragment; in a key write # as %23")
+	}
+	values, err := url.ParseQuery(strings.Clone(query))
+	if err != nil {
+		return nil, errors.New("the query is not key=…&key=…, percent-encoded")
+	}
+	return values, nil
 }

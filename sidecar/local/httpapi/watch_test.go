@@ -20,6 +20,13 @@ func TestWatchRequests(t *testing.T) {
 		{localtest.Get("/v1/raw:watch"), 400, "malformed-request", nil}, {localtest.Get("/v1/raw:watch?"), 400, "malformed-request", nil},
 		{localtest.Get("/v1/raw:watch?key="), 400, "malformed-request", nil}, {localtest.Get("/v1/raw:watch?key=a&x=y"), 400,
 			"malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?prefix="), 400, "malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?prefix=a&key=b"), 400, "malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?prefix=a&prefix=b"), 400, "malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?all=false"), 400, "malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?all=true&prefix=a"), 400, "malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?prefix=" + strings.Repeat("a", 1001)), 400, "malformed-request", nil},
+		{localtest.Get("/v1/raw:watch?prefix=a"), 429, "overloaded", nil}, {localtest.Get("/v1/raw:watch?all=true"), 429, "overloaded", nil},
 		{localtest.Get("/v1/raw:watch?key=%zz"), 400, "malformed-request", nil}, {localtest.Get("/v1/raw:watch?key=a;key=b"), 400,
 			"malformed-request", nil},
 		{localtest.Get("/v1/raw:watch?key=a#x"), 400, "malformed-request", nil}, {localtest.Get("/v1/raw:watch?key=%ff"), 400,
@@ -61,7 +68,7 @@ func TestWatchRequests(t *testing.T) {
 			}
 		}
 	}
-	if n := s.Stats().WatchesRefused.Load(); n != 1 {
+	if n := s.Stats().WatchesRefused.Load(); n != 3 {
 		t.Errorf("%d refused", n)
 	}
 }

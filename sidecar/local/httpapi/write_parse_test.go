@@ -15,15 +15,27 @@ import (
 // FuzzWatchQuery: a query that is accepted means the same when it is encoded again.
 func FuzzWatchQuery(f *testing.F) {
 	for _, s := range []string{"key=a", "key=a&key=b+c&key=%2F", "", "key=a;b", "x=y", "key=%zz", "key=a&key=a",
-		"key=\xff", "key=a#b"} {
+		"key=\xff", "key=a#b", "prefix=a", "prefix=", "all=true", "all=1", "prefix=a&key=b", "prefix=a&prefix=b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		keys, err := parseWatchQuery(query)
+		of, err := parseWatchQuery(query)
 		if err != nil {
 			return
 		}
-		again, err := parseWatchQuery(url.Values{"key": keys}.Encode())
+		keys := of.keys
+		if keys == nil {
+			same := url.Values{"prefix": {of.prefix}}
+			if of.prefix == "" {
+				same = url.Values{"all": {"true"}}
+			}
+			if again, err := parseWatchQuery(same.Encode()); err != nil || again.keys != nil || again.prefix != of.prefix || strings.Contains(query, "key=") {
+				t.Errorf("%q: %+v; again %+v, %v", query, of, again, err)
+			}
+			return
+		}
+		parsed, err := parseWatchQuery(url.Values{"key": keys}.Encode())
+		again := parsed.keys
 		if err != nil || !slices.Equal(again, keys) || len(keys) == 0 || len(keys) > watch.MaxKeys {
 			t.Errorf("%q: %q; again %q, %v", query, keys, again, err)
 		}

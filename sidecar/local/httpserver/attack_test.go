@@ -293,8 +293,8 @@ func TestEventOfAWatchTakesItsBytesFromTheBudget(t *testing.T) {
 	for free.Grow(1 << 10) {
 	}
 	w := localtest.OpenWatch(t, "tcp", x.HTTP, "/v1/raw:watch?key=big0")
-	if e, err := w.Events.Event(); err == nil {
-		t.Errorf("got event %s without budget, want the end of the watch", e.Name)
+	if e, err := w.Events.Event(); err != nil || e.Name != "end" || !strings.Contains(e.Data, "/overloaded") {
+		t.Errorf("got event %s, %v without budget, want the end of the watch", e.Name, err)
 	}
 	small := localtest.OpenWatch(t, "tcp", x.HTTP, "/v1/raw:watch?key=a")
 	small.Expect("a=1", "current")

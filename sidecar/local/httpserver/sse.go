@@ -47,8 +47,15 @@ func (c *conn) serveWatch(x *httpapi.RequestContext) {
 	if err == nil {
 		err = x.Watch.Run(ctx, to)
 	}
-	if err == nil {
+	var ended *kv.Error
+	var denied *apierror.Error
+	switch {
+	case err == nil:
 		err = to.end()
+	case errors.As(err, &denied):
+		err = to.fail(denied)
+	case errors.As(err, &ended):
+		err = to.fail(backend.Error(err))
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		backend.Stats().SlowWatchersClosed.Add(1)
@@ -142,6 +149,14 @@ func (w *eventWriter) Send(e watch.Event) error {
 
 // Heartbeat implements watch.Sink.
 func (w *eventWriter) Heartbeat() error { return w.write([]byte(":\n\n")) }
+
+// fail says why the watch ends. The event is not named error, as browsers call a broken connection.
+func (w *eventWriter) fail(e *apierror.Error) error {
+	if err := w.write(appendEvent(nil, "end", "", bytes.TrimSuffix(e.JSON(), []byte("\n")))); err != nil { //guard:watch-ends-without-a-reason
+		return err
+	}
+	return w.end()
+}
 
 // end marks the end of the response, which distinguishes it from a broken connection.
 func (w *eventWriter) end() error {

@@ -215,3 +215,19 @@ func TestPanicInWatchEndsOnlyThatWatch(t *testing.T) {
 		t.Errorf("%d defects", n)
 	}
 }
+
+func TestEndOfASetWatchSaysWhy(t *testing.T) {
+	s, d := localtest.StartWatchable(t, local.Config{MaxSetKeys: 2})
+	w := localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?all=true")
+	w.Expect("a=1", "b=1", "current")
+	if _, err := d.Write(t.Context(), kv.Change{Key: "c", Value: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	e, err := w.Events.Event()
+	if err != nil || e.Name != "end" || !strings.Contains(e.Data, "/invalid-key") || !strings.Contains(e.Data, "watch longer prefixes") {
+		t.Errorf("got %+v, %v; want the reason of the end", e, err)
+	}
+	if _, err := w.Events.Event(); err != io.EOF {
+		t.Errorf("after the end: %v, want a complete response", err)
+	}
+}

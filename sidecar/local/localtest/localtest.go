@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/keylist"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -123,7 +124,7 @@ func NewDataset(tb testing.TB, name string, from origin.Origin) *cache.Dataset {
 // NewWritable returns a writable dataset over an origin.
 func NewWritable(tb testing.TB, name string, fake *origintest.Fake) *cache.Dataset {
 	tb.Helper()
-	return newDataset(tb, cache.Config{Name: name, Origin: fake, Writer: fake})
+	return newDataset(tb, cache.Config{Name: name, Origin: keylist.New(fake, fake, nil), Writer: fake})
 }
 
 func newDataset(tb testing.TB, c cache.Config) *cache.Dataset {

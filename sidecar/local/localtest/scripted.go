@@ -89,6 +89,17 @@ func (s Scripted) CachedKeys(int) (keys []string, parts int) { return nil, 1 }
 // Watch implements api.Dataset.
 func (s Scripted) Watch(keys []string) *watches.Watch { return s.OnWatch(keys) }
 
+// WatchRange implements api.Dataset: nothing changes.
+func (s Scripted) WatchRange(prefix string) *watches.Range {
+	return new(watches.Set).WatchRange(prefix)
+}
+
+// FeedLive implements api.Dataset: there is no feed.
+func (s Scripted) FeedLive() (live, has bool) { return false, false }
+
+// Policy implements api.Dataset.
+func (s Scripted) Policy() kv.Policy { return kv.DefaultPolicy() }
+
 // Failing returns a dataset "failing" whose keys name how a read of them fails.
 func Failing() api.Dataset {
 	return Scripted{ItsName: "failing", OnGet: func(ctx context.Context, key string, _ kv.ReadOptions) (kv.Answer, error) {

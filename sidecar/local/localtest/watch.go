@@ -150,8 +150,18 @@ type GRPCWatch struct {
 // OpenGRPCWatch opens a watch of the dataset "raw" over gRPC.
 func OpenGRPCWatch(tb testing.TB, address, token string, keys ...string) *GRPCWatch {
 	tb.Helper()
-	stream, err := Client(tb, address).Watch(tb.Context(), &ringsidev1.WatchRequest{
-		Dataset: "raw", Keys: keys, ResumeToken: token})
+	return openGRPCWatch(tb, address, &ringsidev1.WatchRequest{Dataset: "raw", Keys: keys, ResumeToken: token})
+}
+
+// OpenGRPCSetWatch opens a watch of the keys of the dataset "raw" that begin with a prefix over gRPC.
+func OpenGRPCSetWatch(tb testing.TB, address, token, prefix string) *GRPCWatch {
+	tb.Helper()
+	return openGRPCWatch(tb, address, &ringsidev1.WatchRequest{Dataset: "raw", Prefix: prefix, ResumeToken: token})
+}
+
+func openGRPCWatch(tb testing.TB, address string, q *ringsidev1.WatchRequest) *GRPCWatch {
+	tb.Helper()
+	stream, err := Client(tb, address).Watch(tb.Context(), q)
 	if err != nil {
 		tb.Fatal(err)
 	}

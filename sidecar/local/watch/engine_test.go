@@ -6,7 +6,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -47,4 +49,36 @@ func TestWatchWithoutMemoryIsRefusedBeforeItsResponse(t *testing.T) {
 	}
 	b.Return(budget.Watches, taken)
 	localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?key=a").Expect("a=1", "current")
+}
+
+func TestSetWatchOverEachProtocol(t *testing.T) {
+	s, d := localtest.StartWatchable(t, local.Config{})
+	http := localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?prefix=a")
+	http.Expect("a=1", "current")
+	unix := localtest.OpenWatch(t, "unix", s.Unix, "/v1/raw:watch?all=true")
+	unix.Expect("a=1", "b=1", "current")
+	grpc := localtest.OpenGRPCSetWatch(t, s.GRPC, "", "a")
+	grpc.Expect("a=1", "current")
+	for _, c := range []kv.Change{{Key: "a/new", Value: []byte("2")}, {Key: "a", Delete: true}} {
+		if _, err := d.Write(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, w := range []localtest.WatchClient{http, unix, grpc} {
+		w.Expect("a/new=2", "a-")
+	}
+	localtest.OpenGRPCSetWatch(t, s.GRPC, grpc.Token, "a").Expect("current")
+	localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?prefix=a", "Last-Event-ID: "+http.Events.ID).Expect("current")
+	for _, q := range []*ringsidev1.WatchRequest{
+		{Dataset: "raw"}, {Dataset: "raw", All: true, Prefix: "a"}, {Dataset: "raw", Keys: []string{"a"}, All: true},
+		{Dataset: "raw", Keys: []string{"a"}, Prefix: "a"}, {Dataset: "raw", Prefix: "\x00"},
+	} {
+		stream, err := localtest.Client(t, s.GRPC).Watch(t.Context(), q)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%v: got %v, want INVALID_ARGUMENT", q, err)
+		}
+	}
 }

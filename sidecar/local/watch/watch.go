@@ -69,22 +69,28 @@ type Sink interface {
 
 // Engine bounds the open watches of a server.
 type Engine struct {
-	backend *api.Backend
+	backend    *api.Backend
+	maxDeleted int // maxDeleted, except in tests
 
-	mu      sync.Mutex // guards stopped
+	mu      sync.Mutex // guards stopped and sets
 	stopped bool
+	sets    map[setName]*set
 	open    sync.WaitGroup // open watches; Add only under mu while !stopped
 }
 
+var errStopping = &kv.Error{Kind: kv.KindCanceled, Err: errors.New("the sidecar is stopping")}
+
 // NewEngine returns an Engine for the datasets of backend.
-func NewEngine(backend *api.Backend) *Engine { return &Engine{backend: backend} }
+func NewEngine(backend *api.Backend) *Engine {
+	return &Engine{backend: backend, maxDeleted: maxDeleted, sets: map[setName]*set{}}
+}
 
 // Open counts a watch, or returns an error if no further one may be open. Close ends it.
 func (e *Engine) Open() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopped {
-		return &kv.Error{Kind: kv.KindCanceled, Err: errors.New("the sidecar is stopping")}
+		return errStopping
 	}
 	stats := e.backend.Stats()
 	if n := stats.Watches.Load(); n >= int64(e.backend.Config().MaxWatches) { //guard:watches-without-bound
@@ -126,11 +132,9 @@ func (f *fingerprint) replace(old, current fingerprint) {
 // the watch reads the key, and sends the state if it is not the one that the client knows. However many changes occur
 // while the client is slow, the watch holds only a few states.
 type Watch struct {
-	backend *api.Backend
-	dataset api.Served
-	keys    []string     // distinct
-	resume  string       // the token of an earlier watch; empty if there was none
-	permit  func() error // nil: it stays permitted
+	reader
+	keys   []string // distinct
+	resume string   // the token of an earlier watch; empty if there was none
 
 	memory budget.Loan             // of the watch, without the values that it reads
 	known  map[string]*clientState // by key
@@ -148,7 +152,7 @@ type clientState struct {
 // New returns a watch of distinct keys. resume is the token of an earlier watch, or empty.
 func (e *Engine) New(d api.Served, keys []string, resume string) *Watch {
 	w := &Watch{
-		backend: e.backend, dataset: d, keys: keys, resume: resume, memory: e.backend.Config().Budget.Loan(budget.Watches),
+		reader: reader{backend: e.backend, dataset: d}, keys: keys, resume: resume, memory: e.backend.Config().Budget.Loan(budget.Watches),
 	}
 	w.reset()
 	return w
@@ -160,24 +164,33 @@ func (w *Watch) While(permit func() error) *Watch {
 	return w
 }
 
-// Dataset returns the dataset of the keys.
-func (w *Watch) Dataset() api.Served { return w.dataset }
-
 // reset assumes that the client knows nothing.
 func (w *Watch) reset() {
 	w.known, w.sum = make(map[string]*clientState, len(w.keys)), fingerprint{}
 	for _, key := range w.keys {
-		k := &clientState{state: w.fingerprint(key, "unknown")}
+		k := &clientState{state: newFingerprint(w.dataset.Name(), key, "unknown")}
 		w.sum.replace(fingerprint{}, k.state)
 		w.known[key] = k
 	}
 }
 
-// fingerprint returns that of a state: an ETag, or a word, which without quotes is never an ETag.
-func (w *Watch) fingerprint(key, state string) (f fingerprint) {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s", w.dataset.Name(), key, state))
+// newFingerprint returns that of a state: an ETag, or a word, which without quotes is never an ETag.
+func newFingerprint(dataset, key, state string) (f fingerprint) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s", dataset, key, state))
 	copy(f[:], sum[:])
 	return f
+}
+
+// fingerprintOf returns that of a state that was read.
+func fingerprintOf(dataset, key string, r kv.Result) fingerprint {
+	state := r.Answer.ETag
+	switch {
+	case r.Answer.NotFound:
+		state = "absent"
+	case r.Answer.DataError != 0:
+		state = "data-error"
+	}
+	return newFingerprint(dataset, key, state)
 }
 
 // token identifies everything that the client knows. It is the same on every sidecar, because ETags are.
@@ -347,14 +360,7 @@ func (w *Watch) refresh(ctx context.Context, to Sink, keys []string) error {
 
 // update records r as the state of key that the client knows, and reports whether that is new to it.
 func (w *Watch) update(key string, r kv.Result) (changed bool) {
-	state := r.Answer.ETag
-	switch {
-	case r.Answer.NotFound:
-		state = "absent"
-	case r.Answer.DataError != 0:
-		state = "data-error"
-	}
-	k, current := w.known[key], w.fingerprint(key, state)
+	k, current := w.known[key], fingerprintOf(w.dataset.Name(), key, r)
 	if current == k.state {
 		return false
 	}
@@ -386,59 +392,6 @@ func (k *clientState) schedule(r kv.Result) {
 		k.failures = 0
 	}
 	k.due = time.Now().Add(wait + rand.N(minReread))
-}
-
-// read visits the current results of keys, a few values at a time. It returns the error of visit, or that of ctx.
-func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, r kv.Result) error) error {
-	for len(keys) > 0 {
-		err := w.permitted()
-		if err != nil { //guard:watch-outlives-its-permission
-			return w.backend.Error(err)
-		}
-		if keys, err = w.visitSome(ctx, keys, visit); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// visitSome visits the results of some of keys, and returns the others.
-func (w *Watch) visitSome(
-	ctx context.Context, keys []string, visit func(key string, r kv.Result) error,
-) (rest []string, err error) {
-	values := w.backend.Config().Budget.Loan(budget.Watches)
-	defer values.Close()
-	results := w.readSome(ctx, keys, &values)
-	if err := ctx.Err(); err != nil {
-		return nil, err // the results are those of the end, not of the keys
-	}
-	for i, r := range results {
-		if errors.Is(r.Err, kv.ErrBatchBytes) {
-			rest = append(rest, keys[i])
-		} else if err := visit(keys[i], r); err != nil {
-			return nil, err
-		}
-		results[i] = kv.Result{}
-	}
-	return rest, nil
-}
-
-func (w *Watch) permitted() error {
-	if w.permit == nil {
-		return nil
-	}
-	return w.permit()
-}
-
-func (w *Watch) readSome(ctx context.Context, keys []string, values *budget.Loan) []kv.Result {
-	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
-	defer cancel()
-	if d, ok := w.backend.Datasets.Lookup(w.dataset.Name()); ok {
-		w.dataset = d // the one of the start may have been closed
-	}
-	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, kv.BatchLimit{
-		Bytes: maxBytes, Memory: values, Prepaid: prepaidBytes, //guard:values-of-slow-watches-take-no-memory
-	})
 }
 
 // CheckKeys returns the distinct keys of a watch, or an error unless they can be watched.

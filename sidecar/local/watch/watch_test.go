@@ -416,7 +416,7 @@ func TestWatchHoldsFewValuesAtOnce(t *testing.T) {
 		e := newEngine(t)
 		w := e.New(api.Served{Dataset: d}, keys, "")
 		held := 0
-		for _, r := range w.readSome(t.Context(), keys, new(budget.Loan)) {
+		for _, r := range w.readSome(t.Context(), keys, kv.ReadOptions{}, maxBytes, new(budget.Loan)) {
 			held += len(r.Answer.Value)
 		}
 		if held > 3*maxBytes {

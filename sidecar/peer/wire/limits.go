@@ -178,7 +178,7 @@ func checkInvalidation(i *peerv1.Invalidation) error {
 }
 
 func checkNames(dataset, key string) error {
-	return errors.Join(checkText("dataset's name", dataset, maxDatasetBytes), kv.CheckKey(key))
+	return errors.Join(checkText("dataset's name", dataset, maxDatasetBytes), kv.CheckEntryKey(key))
 }
 
 func checkLength(what, text string, most int) error {

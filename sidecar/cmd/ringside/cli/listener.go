@@ -210,6 +210,7 @@ func (r Response) Err() error {
 // Problem is the part of a problem document (RFC 9457) that commands print.
 type Problem struct {
 	Type, Title, Detail string
+	Status              int
 	ID                  string   // of the line in the sidecar's log with the cause
 	Datasets            []string // that the user may have meant
 }

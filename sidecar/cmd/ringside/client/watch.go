@@ -23,20 +23,37 @@ import (
 
 func newWatch() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "watch DATASET KEY...",
+		Use:   "watch DATASET KEY... | --prefix PREFIX | --all",
 		Short: "Print the state of keys, and then every change",
 		Long: `Print the state of keys, and then every change, one line each, until SIGINT. Changes in quick succession are merged:
-the latest state is always printed, an intermediate state may not be.
+the latest state is always printed, an intermediate state may not be. With --prefix or --all, keys that appear later
+belong to it, too.
 
 Each line starts with one of: state; current (all states have been printed); reset (changes may have been missed, for
 example because the sidecar was restarted; all states follow). A lost connection is reopened.`,
 		Example: `  ringside watch cnf-metrics CNF-001 CNF-002
-  ringside watch cnf-metrics CNF-001 -o json`,
-		Args: cli.Args(cobra.MinimumNArgs(2)),
+  ringside watch cnf-metrics CNF-001 -o json
+  ringside watch cnf-metrics --prefix CNF-`,
 	}
+	prefix := cmd.Flags().String("prefix", "", "watch the keys that begin with `PREFIX`")
+	all := cmd.Flags().Bool("all", false, "watch all keys")
+	cmd.MarkFlagsMutuallyExclusive("prefix", "all")
+	cmd.Args = cli.Args(func(cmd *cobra.Command, args []string) error {
+		if *all || cmd.Flags().Changed("prefix") {
+			return cobra.ExactArgs(1)(cmd, args)
+		}
+		return cobra.MinimumNArgs(2)(cmd, args)
+	})
 	sidecar, out := cli.HTTPFlag(cmd), cli.OutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		w := &watcher{sidecar: sidecar, dataset: args[0], keys: args[1:], json: out.JSON(), out: cmd.OutOrStdout()}
+		query := url.Values{"key": args[1:]}
+		switch {
+		case *all:
+			query = url.Values{"all": {"true"}}
+		case cmd.Flags().Changed("prefix"):
+			query = url.Values{"prefix": {*prefix}}
+		}
+		w := &watcher{sidecar: sidecar, dataset: args[0], query: query, json: out.JSON(), out: cmd.OutOrStdout()}
 		if err := w.watch(cmd.Context(), cmd.ErrOrStderr()); err != nil {
 			return fmt.Errorf("watch %s: %w", args[0], err)
 		}
@@ -58,7 +75,7 @@ const (
 type watcher struct {
 	sidecar *cli.Listener
 	dataset string
-	keys    []string
+	query   url.Values // which keys
 	json    bool
 	out     io.Writer
 
@@ -97,8 +114,7 @@ func (w *watcher) stream(ctx context.Context) error {
 	if w.token != "" {
 		header.Set("Last-Event-ID", w.token) //guard:watch-resumes
 	}
-	query := url.Values{"key": w.keys}
-	path := "/v1/" + url.PathEscape(w.dataset) + ":watch?" + query.Encode()
+	path := "/v1/" + url.PathEscape(w.dataset) + ":watch?" + w.query.Encode()
 	idle := time.AfterFunc(idleTimeout, func() { cancel(errIdle) })
 	defer idle.Stop()
 	resp, err := w.sidecar.Open(ctx, cli.Request{Method: http.MethodGet, Path: path, Header: header})
@@ -145,7 +161,7 @@ func (w *watcher) printEvents(stream io.Reader, received func()) error {
 		switch {
 		case len(lines.Bytes()) == 0 && e.name != "":
 			if err := w.printEvent(e); err != nil {
-				return permanentError{err} // stdout is closed
+				return err
 			}
 			e = event{}
 		case string(name) == "event":
@@ -174,17 +190,35 @@ type state struct {
 
 func (w *watcher) printEvent(e event) error {
 	line := e.name
+	if e.name == "end" {
+		return endOf(e)
+	}
 	if w.json {
 		line = fmt.Sprintf(`{"event":%q,"token":%q,"data":%s}`, e.name, e.id, e.data)
 	} else if e.name == "state" {
 		var s state
 		if err := json.Unmarshal(e.data, &s); err != nil {
-			return fmt.Errorf("decode an event: %w", err)
+			return permanentError{fmt.Errorf("decode an event: %w", err)}
 		}
 		line += " " + s.String()
 	}
 	w.began, w.token = true, e.id
-	_, err := fmt.Fprintln(w.out, cli.ForReader(w.out, line))
+	if _, err := fmt.Fprintln(w.out, cli.ForReader(w.out, line)); err != nil {
+		return permanentError{err} // stdout is closed
+	}
+	return nil
+}
+
+// endOf returns why the sidecar has ended the watch.
+func endOf(e event) error {
+	var p cli.Problem
+	if err := json.Unmarshal(e.data, &p); err != nil {
+		return fmt.Errorf("decode the end of the watch: %w", err)
+	}
+	err := fmt.Errorf("the sidecar ended the watch: %s", p.Detail)
+	if p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests {
+		return permanentError{err}
+	}
 	return err
 }
 
