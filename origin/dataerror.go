@@ -28,6 +28,7 @@ const (
 	SeveralRows    DataCause = iota + 1 // more than one row, where the dataset promises one
 	TooLarge                            // the value exceeds the limit
 	InvalidVersion                      // the version column has no integer
+	InvalidExpiry                       // the column of the expiry has no time
 	UnknownCause                        // one that only a later release knows; the last one
 )
 
@@ -35,7 +36,7 @@ const (
 const DataCauses = int(UnknownCause) + 1
 
 func (c DataCause) String() string {
-	return [...]string{"none", "several-rows", "too-large", "invalid-version", "unknown"}[min(c, UnknownCause)]
+	return [...]string{"none", "several-rows", "too-large", "invalid-version", "invalid-expiry", "unknown"}[min(c, UnknownCause)]
 }
 
 // CauseOf returns the cause of the data error in err; 0 if there is none.

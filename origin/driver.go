@@ -253,6 +253,9 @@ type Dataset struct {
 
 	// Version is the integer column that grows with each write of the row; empty if there is none.
 	Version string
+	// Expires is the column that says until when the row is valid: a time, or a number of seconds since 1970; empty if there is
+	// none, and NULL for a row without an end.
+	Expires string
 	// Value is the one column that is the value, unchanged; empty means the row as a JSON object.
 	Value string
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Value is one immutable value as an origin stores it.
@@ -17,6 +18,8 @@ type Value struct {
 	Version int64
 	// Content says what Data is.
 	Content Content
+	// Expires is the time until which the row is valid, on the clock of those who wrote it; zero if it does not say.
+	Expires time.Time
 }
 
 // Content says what the bytes of a value are.

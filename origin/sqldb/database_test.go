@@ -75,6 +75,7 @@ func TestDatabases(t *testing.T) {
 		{"ListWithoutTheEmptyKey", testListWithoutTheEmptyKey},
 		{"ListKeys", testListKeys},
 		{"ListKeysOfSeveralColumns", testListKeysOfSeveralColumns},
+		{"Expires", testExpires},
 		{"ListKeysOfPrefix", testListKeysOfPrefix},
 		{"ListKeysCannotWrite", testListKeysCannotWrite},
 		{"CheckUnique", testCheckUnique},

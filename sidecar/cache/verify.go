@@ -40,9 +40,12 @@ func (d *Dataset) Wake(ctx context.Context) {
 // Promise returns the entry of key, if this member owns the key and reads may get the entry. It does not count as a read. Lists
 // of keys have no Promise: no feed reports their changes.
 func (d *Dataset) Promise(key string) (c Cached, ok bool) {
+	if keylist.IsPart(key) {
+		return Cached{}, false
+	}
 	now := d.now()
 	e, ok := d.store.Peek(key)
-	if !ok || keylist.IsPart(key) || e.Local() || d.peers.Route(d.name, key).Owner != nil { //guard:entry-of-another-owner-is-compared
+	if !ok || e.Local() || d.peers.Route(d.name, key).Owner != nil { //guard:entry-of-another-owner-is-compared
 		return Cached{}, false
 	}
 	gaps := d.stats.FeedGaps.Load() // first: a gap that begins now must show

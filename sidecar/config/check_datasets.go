@@ -82,6 +82,9 @@ func (k datasetChecker) rows() {
 	if k.Version != "" {
 		k.problem(k.path+".version", "does not fit rows: many: when a row is deleted, the highest version of the others is lower than before")
 	}
+	if k.Expires != "" {
+		k.problem(k.path+".expires", "does not fit rows: many: several rows have no common end; use ttl")
+	}
 	if k.Writable {
 		k.problem(k.path+".writable", "does not fit rows: many; write each row through a dataset with rows: one")
 	}

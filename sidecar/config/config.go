@@ -219,6 +219,7 @@ type Dataset struct {
 	Table   string           `yaml:"table"`
 	Key     decode.OneOrMore `yaml:"key"`
 	Version string           `yaml:"version"`
+	Expires string           `yaml:"expires"` // the column that says until when a row is valid
 	Value   string           `yaml:"value"`
 	Columns []string         `yaml:"columns"`
 

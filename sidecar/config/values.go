@@ -73,7 +73,7 @@ func (f ChangeFeed) Config() origin.FeedConfig {
 // Rows returns the dataset in the form that an origin takes: which of its rows are the values.
 func (d Dataset) Rows(name string) origin.Dataset {
 	return origin.Dataset{
-		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
+		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version, Expires: d.Expires,
 		Value: d.Value, IntegerTimes: d.IntegerTimes, Many: d.Many(), Order: d.Order, MaxRows: d.MaxRows,
 	}
 }

@@ -5,9 +5,11 @@ package rowset
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -28,6 +30,7 @@ type Set struct {
 	names        []string // of the columns after the key
 	VersionIndex int      // in names; -1 if there is no version
 	value        int      // the same for Dataset.Value
+	expires      int      // the same for Dataset.Expires
 	shown        int      // how many of names are part of the value; the version and columns of the order may follow
 
 	page  *page  // nil unless rows are listed
@@ -145,6 +148,10 @@ func (s *Set) Columns(names []string) error {
 	if s.Dataset.Version != "" && s.VersionIndex < 0 {
 		return NoColumn("version", s.Dataset.Version, names)
 	}
+	s.expires = slices.Index(names, s.Dataset.Expires)
+	if s.Dataset.Expires != "" && s.expires < 0 {
+		return NoColumn("expires", s.Dataset.Expires, names)
+	}
 	if s.Dataset.Value != "" && s.value < 0 {
 		return NoColumn("value", s.Dataset.Value, names)
 	}
@@ -208,6 +215,10 @@ func (s *Set) rowResult(cells []rowjson.Cell) (r origin.Result) {
 	if err != nil {
 		return origin.Result{Err: err}
 	}
+	expires, err := s.expiryOf(cells)
+	if err != nil {
+		return origin.Result{Err: err}
+	}
 	if s.value >= 0 && cells[s.value].Kind == rowjson.Null {
 		return origin.Result{Err: origin.ErrNotFound}
 	}
@@ -217,7 +228,7 @@ func (s *Set) rowResult(cells []rowjson.Cell) (r origin.Result) {
 			"the row makes a value of %d bytes, and the limit is %d: leave out columns, or store less in the row",
 			len(value), s.maxBytes)}
 	}
-	return origin.Result{Value: origin.Value{Data: value, Version: version, Content: content}}
+	return origin.Result{Value: origin.Value{Data: value, Version: version, Content: content, Expires: expires}}
 }
 
 func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
@@ -233,6 +244,27 @@ func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
 	}
 	return version, nil
 }
+
+// expiryOf returns until when a row is valid. A timestamp has the form of RFC 3339, and a number counts seconds since 1970.
+func (s *Set) expiryOf(cells []rowjson.Cell) (time.Time, error) {
+	if s.expires < 0 || cells[s.expires].Kind == rowjson.Null {
+		return time.Time{}, nil
+	}
+	text := string(cells[s.expires].Text)
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, nil
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(math.Abs(seconds) < maxExpiry) { // not a number
+		return time.Time{}, origin.NewDataError(origin.InvalidExpiry, //guard:row-without-a-valid-end-is-valid-for-ever
+			"the column %q of the expiry must have a time with a date, or seconds since 1970", s.Dataset.Expires)
+	}
+	whole, part := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(part*1e9)), nil
+}
+
+// maxExpiry is the greatest number of seconds: the end of the year 9999, the last one of RFC 3339.
+const maxExpiry = 253402300800
 
 func (s *Set) encode(cells []rowjson.Cell) ([]byte, origin.Content) {
 	if s.value >= 0 {

@@ -30,6 +30,8 @@ func Check(ds origin.Dataset, s Syntax) error {
 		return errors.New("order and max_rows belong to rows: many")
 	case ds.Many && ds.Version != "":
 		return ErrVersionOfMany
+	case ds.Many && ds.Expires != "":
+		return errors.New("expires does not fit rows: many: several rows have no common end; use ttl")
 	case !slices.Contains([]string{"", origin.IntegerSeconds, origin.IntegerMilliseconds}, ds.IntegerTimes):
 		return fmt.Errorf("integer_times is %s or %s", origin.IntegerSeconds, origin.IntegerMilliseconds)
 	}
@@ -121,7 +123,7 @@ func Selected(ds origin.Dataset, s Syntax) string {
 		return "t.*"
 	}
 	names = slices.Clone(names)
-	for _, name := range append([]string{ds.Version}, ds.Order...) {
+	for _, name := range append([]string{ds.Version, ds.Expires}, ds.Order...) {
 		if name = strings.TrimPrefix(name, "-"); name != "" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}

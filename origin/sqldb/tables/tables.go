@@ -87,6 +87,7 @@ func (t *Table) CheckNames(ds origin.Dataset) error {
 		need("key", name)
 	}
 	need("version", ds.Version)
+	need("expires", ds.Expires)
 	need("value", ds.Value)
 	for _, name := range ds.Columns {
 		need("columns", name)

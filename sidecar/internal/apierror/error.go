@@ -71,6 +71,7 @@ var sentences = [...]string{
 var dataErrors = [origin.DataCauses]string{
 	origin.SeveralRows:    "the database has several rows of the key, and the dataset promises one; delete all but one, and make the key unique",
 	origin.TooLarge:       "the value of the key is larger than 1 MiB, or has more than max_rows rows; store less under the key, or leave columns out of the dataset",
+	origin.InvalidExpiry:  "the column of the expiry has neither a time with a date nor seconds since 1970; correct the row",
 	origin.InvalidVersion: "the version column of the row has no integer of 64 bits; correct the row",
 }
 

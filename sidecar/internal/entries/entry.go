@@ -89,6 +89,15 @@ func (e *Entry) setStaleWindows(p kv.Policy) {
 	e.StaleUntil = e.Began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 }
 
+// endWith shortens the lifetime of e to that of its row, which ends at a time. A row that has ended is never fresh, and the stale
+// windows begin at its end.
+func (e *Entry) endWith(p kv.Policy, end int64) {
+	lifetime := e.Began + int64(p.TTL)
+	e.FreshUntil = max(e.Began, min(e.FreshUntil, end)) //guard:entry-outlives-its-row
+	e.setStaleWindows(p)
+	e.StaleUntil -= max(0, lifetime-max(e.Began, end)) //guard:stale-answer-outlives-its-row
+}
+
 // Negative reports whether e has no value: it lives for negative_ttl. It has no window to revalidate in, and a data error is
 // never stale.
 func (e *Entry) Negative() bool {

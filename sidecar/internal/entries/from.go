@@ -30,6 +30,10 @@ func FromLoad(p kv.Policy, r origin.Result, began, seen int64, why Reason, gap b
 	if !e.Negative() {
 		e.Value, e.Content, e.ETag = r.Value.Data, r.Value.Content, kv.ETagOf(r.Value.Data)
 	}
+	if expires := r.Value.Expires; !expires.IsZero() && !e.Negative() {
+		e.endWith(p, seen+int64(kv.BoundDuration(time.Until(expires))))
+		return e
+	}
 	e.setStaleWindows(p)
 	return e
 }

@@ -2,6 +2,7 @@ package entries
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -31,6 +32,31 @@ func TestEntryOfALoad(t *testing.T) {
 		if e.Usable(1030) != (tt.err == nil) || (e.ETag != "") != (tt.err == nil) {
 			t.Errorf("%s: usable as a stale answer: %t, ETag %s", tt.name, e.Usable(1030), e.ETag)
 		}
+	}
+}
+
+// A row shortens the lifetime of its entry, and never lengthens it.
+func TestEntryEndsWithItsRow(t *testing.T) {
+	p := kv.Policy{TTL: 100, GapTTL: 10, StaleIfError: 500}
+	for _, tt := range []struct {
+		name         string
+		left         time.Duration // until the end of the row, from the end of the load at 1050
+		gap          bool
+		fresh, stale int64
+	}{
+		{name: "earlier than the ttl", left: 20, fresh: 1070, stale: 1570},
+		{name: "later than the ttl", left: time.Hour, fresh: 1100, stale: 1600},
+		{name: "in 8000 years", left: 1 << 62, fresh: 1100, stale: 1600},
+		{name: "in a gap of the feed", left: 20, gap: true, fresh: 1010, stale: 1570},
+		{name: "past", left: -time.Hour, fresh: 1050, stale: 1550},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := origin.Result{Value: origin.Value{Data: []byte("v"), Expires: time.Now().Add(tt.left)}}
+			e := FromLoad(p, r, 1000, 1050, Miss, tt.gap)
+			if e.FreshUntil != tt.fresh || e.StaleUntil != tt.stale {
+				t.Errorf("%s: fresh until %d, stale until %d; want %d, %d", tt.name, e.FreshUntil, e.StaleUntil, tt.fresh, tt.stale)
+			}
+		})
 	}
 }
 

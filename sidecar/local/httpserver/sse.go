@@ -54,7 +54,7 @@ func (c *conn) serveWatch(x *httpapi.RequestContext) {
 		err = to.end()
 	case errors.As(err, &denied):
 		err = to.fail(denied)
-	case errors.As(err, &ended):
+	case errors.As(err, &ended): //guard:watch-ends-without-a-reason
 		err = to.fail(backend.Error(err))
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -152,7 +152,7 @@ func (w *eventWriter) Heartbeat() error { return w.write([]byte(":\n\n")) }
 
 // fail says why the watch ends. The event is not named error, as browsers call a broken connection.
 func (w *eventWriter) fail(e *apierror.Error) error {
-	if err := w.write(appendEvent(nil, "end", "", bytes.TrimSuffix(e.JSON(), []byte("\n")))); err != nil { //guard:watch-ends-without-a-reason
+	if err := w.write(appendEvent(nil, "end", "", bytes.TrimSuffix(e.JSON(), []byte("\n")))); err != nil {
 		return err
 	}
 	return w.end()
