@@ -80,7 +80,10 @@ func TestLongListIsADataErrorUntilItIsDivided(t *testing.T) {
 type twice struct{ *origintest.Fake }
 
 func (l twice) ListKeys(ctx context.Context, prefix string, yield func(string) bool) error {
-	err := l.Fake.ListKeys(ctx, prefix, func(key string) bool { return yield(key) && yield(key) })
+	err := l.Fake.ListKeys(ctx, prefix, func(key string) bool {
+		yield(key)
+		return yield(key)
+	})
 	yield("nul\x00")
 	yield("\xff")
 	return err

@@ -37,7 +37,6 @@ type SetWatch struct {
 	memory budget.Loan
 	set    *set // nil before Reserve and after Release
 	at     position
-	fresh  bool // the client knows nothing of the set
 }
 
 // NewSet returns a watch of the keys that begin with prefix; the empty one is that of all keys. resume is the token of an earlier
