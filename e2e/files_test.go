@@ -30,7 +30,7 @@ func TestPromiseD2FewFilesAndManyIdleConnections(t *testing.T) {
 	failed, n, most := c.probe(t, 6*time.Second)
 	closed := 0.0 // a full listener closes idle connections for new ones, and refuses those for which it finds none
 	for _, reason := range []string{`reason="connections"`, `reason="evicted"`} {
-		closed += s.Metric("ringside_listener_refused_total", `protocol="http"`, reason)
+		closed += s.Metric("ringside_listener_refused_total", reason)
 	}
 	stop()
 	c.awaitReads(t)

@@ -198,14 +198,16 @@ var mayImport = map[string][]string{
 	"xds/publisher": {"ring", "ring/printable", "xds/resources"},
 	"xds/resolver":  {"ring", "ring/printable", "ring/backoff", "xds/resources"},
 	"xds/xdstest":   {"ring"},
-	"deploy/inject": {},
+	"deploy/inject": {"sidecar/container"},
 	// Reads admission reviews: the fields that inject uses.
 	"deploy/inject/admission": {"deploy/inject"},
 	"deploy/inject/webhook":   {"deploy/inject", "deploy/inject/admission"},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
-	"sidecar/config/decode":   {},
+	"sidecar/config/decode": {},
+	// What the container of a sidecar must have, also for the injector.
+	"sidecar/container":       {},
 	"sidecar/config/restart":  {"sidecar/config", "sidecar/config/decode"},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
 	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access", "sidecar/internal/httpview", "xds"},
@@ -244,7 +246,7 @@ var mayImport = map[string][]string{
 	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/cgroup", "sidecar/internal/inherit", "sidecar/internal/servers"},
 	"sidecar": {
 		"sidecar/internal/tracing", "sidecar/internal/tracing/otlp", "sidecar/logging",
-		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
+		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings", "sidecar/container",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/memberlist", "sidecar/peer/mtls",
 	},

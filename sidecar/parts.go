@@ -121,10 +121,13 @@ func (p *parts) closeDirectory(context.Context) {
 // build builds the parts. Those that it has opened are in the result even if it fails.
 func (r *run) build(ctx context.Context) (*parts, error) {
 	c := r.config.Effective()
-	p := &parts{log: r.log, memory: limitMemory(c, r.log)}
+	p := &parts{log: r.log}
+	var err error
+	if p.memory, err = limitMemory(c, r.log); err != nil {
+		return p, err
+	}
 	p.budget = budget.New(p.memory.clients)
-	err := r.buildAccess(p, c)
-	if err != nil {
+	if err = r.buildAccess(p, c); err != nil {
 		return p, err
 	}
 	originConns := 0
@@ -285,12 +288,12 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	if err != nil {
 		return err
 	}
-	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))
+	gatherer, err := metrics.NewGatherer(node.Metrics(p.peers, p.reloader.stats))
 	if err != nil {
 		return err
 	}
 	p.metrics = servers.NewHTTP(p.listeners, "metrics",
-		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready, Detail: p.members.Detail}))
+		metrics.NewHandler(gatherer, metrics.Probes{Started: r.startedUp, Ready: r.ready, Detail: p.members.Detail}))
 	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
 	p.registration = newRegistration(p, *c.DrainTimeout)
 	p.background = &background{datasets: p.datasets, verifier: verifier, reloader: p.reloader, access: p.access, history: p.history, log: r.log, group: r.tasks}

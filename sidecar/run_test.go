@@ -537,7 +537,7 @@ func TestEntryMemory(t *testing.T) {
 		want       int64
 	}{
 		{0, unlimited, 128 << 20},
-		{0, 100 << 20, 43 << 20},
+		{0, 100 << 20, 48 << 20},
 		{64 << 20, 100 << 20, 64 << 20},
 		{0, 1 << 20, config.MinMemory},
 	} {

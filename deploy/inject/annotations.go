@@ -163,17 +163,12 @@ func setSecrets(into *[]Volume, value string) error {
 	return nil
 }
 
-// leastMemory is the lowest limit with which the process can start and cache anything.
-var leastMemory = resource.MustParse("32Mi")
-
 func setQuantity(into corev1.ResourceList, name corev1.ResourceName, value string) error {
 	quantity, err := ParseQuantity(value)
 	switch {
 	case err != nil || quantity.Sign() <= 0:
 		return fmt.Errorf("want a quantity above 0, such as %s",
 			map[corev1.ResourceName]string{corev1.ResourceCPU: "100m", corev1.ResourceMemory: "128Mi"}[name])
-	case name == corev1.ResourceMemory && quantity.Cmp(leastMemory) < 0:
-		return fmt.Errorf("want at least %s", leastMemory.String())
 	}
 	into[name] = quantity
 	return nil

@@ -299,7 +299,7 @@ func TestInvalidPodsAreRejected(t *testing.T) {
 			[]string{`ringside.dev/cpu-limit: "much": want a quantity above 0, such as 100m`}},
 		{"a negative quantity", `ringside.dev/memory-limit: "-1Gi"`, "",
 			[]string{`ringside.dev/memory-limit: "-1Gi": want a quantity above 0, such as 128Mi`}},
-		{"too little memory", `ringside.dev/memory-limit: 8Mi`, "", []string{"want at least 32Mi"}},
+		{"too little memory", `ringside.dev/memory-limit: 63Mi`, "", []string{"memory: the limit 63Mi is below 64Mi", "ringside.dev/memory-limit"}},
 		{"a request above the limit", `ringside.dev/memory-limit: 64Mi, ringside.dev/memory-request: 65Mi`, "",
 			[]string{"memory: the request 65Mi is above the limit 64Mi"}},
 		{"a privileged port", `ringside.dev/http-port: "80"`, "", []string{"want a port from 1024 to 65535"}},
@@ -591,8 +591,8 @@ func TestResources(t *testing.T) {
 		name, annotations      string
 		wantRequest, wantLimit string // memory
 	}{
-		{"the template's", "", "64Mi", "128Mi"},
-		{"a small limit lowers the template's request", "ringside.dev/memory-limit: 48Mi", "48Mi", "48Mi"},
+		{"the template's", "", "32Mi", "128Mi"},
+		{"the least limit", "ringside.dev/memory-limit: 64Mi", "32Mi", "64Mi"},
 		{"a big request raises the template's limit", "ringside.dev/memory-request: 1Gi", "1Gi", "1Gi"},
 	}
 	for _, test := range tests {
@@ -607,11 +607,18 @@ func TestResources(t *testing.T) {
 	}
 }
 
+func TestSmallLimitLowersTheRequestOfTheTemplate(t *testing.T) {
+	pod := newPod(t, "ringside.dev/cpu-limit: 5m", "")
+	if got := apply(t, pod, mustPatch(t, pod)).Spec.InitContainers[0].Resources.Requests.Cpu().String(); got != "5m" {
+		t.Errorf("got the request %s, want the limit 5m", got)
+	}
+}
+
 func TestResourcesOfThePod(t *testing.T) {
 	tests := []struct{ name, pod, want, wantOwn, wantError string }{
-		{"none", "", "", "{requests: {cpu: 50m, memory: 64Mi}, limits: {cpu: '1', memory: 128Mi}}", ""},
-		{"Burstable", "{requests: {cpu: 500m, memory: 1Gi}, limits: {memory: 2Gi}}", "{requests: {cpu: 550m, memory: 1088Mi}, limits: {memory: 2176Mi}}",
-			"{requests: {cpu: 50m, memory: 64Mi}, limits: {cpu: '1', memory: 128Mi}}", ""},
+		{"none", "", "", "{requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: '1', memory: 128Mi}}", ""},
+		{"Burstable", "{requests: {cpu: 500m, memory: 1Gi}, limits: {memory: 2Gi}}", "{requests: {cpu: 510m, memory: 1056Mi}, limits: {memory: 2176Mi}}",
+			"{requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: '1', memory: 128Mi}}", ""},
 		{"Guaranteed", "{requests: {cpu: '2', memory: 1Gi}, limits: {cpu: '2', memory: 1Gi}}",
 			"{requests: {cpu: 2999m, memory: 1152Mi}, limits: {cpu: 2999m, memory: 1152Mi}}",
 			"{requests: {cpu: 999m, memory: 128Mi}, limits: {cpu: 999m, memory: 128Mi}}", ""},

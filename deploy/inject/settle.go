@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ringside-cache/ringside/sidecar/container"
 )
 
 // settle fills in missing values from the template and validates the result.
@@ -46,6 +48,10 @@ func (c *choices) settleResource(name corev1.ResourceName, chosen *choices, def 
 		}
 	}
 	c.requests[name], c.limits[name] = request, limit
+	if name == corev1.ResourceMemory && limit.CmpInt64(container.LeastMemory) < 0 { //guard:memory-limit-below-the-least
+		return fmt.Errorf("memory: the limit %s is below %dMi, with which clients cannot make the kernel end the sidecar; raise the annotation "+
+			"%smemory-limit, or resources.limits.memory of the template", limit.String(), container.LeastMemory>>20, prefix)
+	}
 	return nil
 }
 

@@ -101,7 +101,7 @@ func (t *Template) setDefaults() {
 		HTTP: or(t.Ports.HTTP, 7070), GRPC: or(t.Ports.GRPC, 7071), Peer: or(t.Ports.Peer, defaultPeerPort),
 		Metrics: or(t.Ports.Metrics, 7073), Admin: or(t.Ports.Admin, 7075),
 	}
-	t.Resources.Requests = withDefaults(t.Resources.Requests, "50m", "64Mi")
+	t.Resources.Requests = withDefaults(t.Resources.Requests, "10m", "32Mi")
 	t.Resources.Limits = withDefaults(t.Resources.Limits, "1", "128Mi")
 }
 

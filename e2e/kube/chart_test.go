@@ -20,6 +20,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/sidecar/container"
 )
 
 const (
@@ -193,7 +194,7 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.excludedNamespaces=null", "excludedNamespaces"},
 		{"revision=A_B", "revision"},
 		{"sidecar.ports.http=7071", "grpc and http have the same port 7071"},
-		{"sidecar.resources.limits.memory=16Mi", "16Mi is less than the sidecar needs"},
+		{fmt.Sprintf("sidecar.resources.limits.memory=%d", container.LeastMemory-1), fmt.Sprintf("want at least %dMi", container.LeastMemory>>20)},
 		{"sidecar.resources.requests.cpu=2", "the cpu request 2 is above the limit 1"},
 		{"sidecar.sharedProcesses=Maybe", "sharedProcesses"},
 		{"injector.networkPolicy.from[0].cidr=10.0.0.0/8", "cidr"},
@@ -219,6 +220,12 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 				t.Errorf("rejected with %v, want %s", err, test.want)
 			}
 		})
+	}
+}
+
+func TestLeastMemoryIsAccepted(t *testing.T) {
+	if _, err := helm(t, "template", release, chart, "--set", fmt.Sprintf("sidecar.resources.limits.memory=%d", container.LeastMemory)); err != nil {
+		t.Error(err)
 	}
 }
 

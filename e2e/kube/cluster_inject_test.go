@@ -282,7 +282,7 @@ func (c *cluster) testPodResources(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := corev1.ResourceRequirements{
-		Requests: corev1.ResourceList{"cpu": resource.MustParse("150m"), "memory": resource.MustParse("128Mi")},
+		Requests: corev1.ResourceList{"cpu": resource.MustParse("110m"), "memory": resource.MustParse("96Mi")},
 		Limits:   corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("384Mi")},
 	}
 	if !injected(pod) || !equality.Semantic.DeepEqual(pod.Spec.Resources, &want) {

@@ -49,16 +49,43 @@ func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLi
 	return d.close(b)
 }
 
-// readMissing reads the keys of b that need an answer. Memory may have the answer at once: then begin returns no read.
+const (
+	// readBytes is what a key of a batch takes while it is read: its read, its copies in lists, and its place among the results;
+	// measured: 0.7 KiB. Its flight takes its own.
+	readBytes = 768
+	// readsTaken is for how many keys memory is taken at a time. Batches of applications have paid for the first ones.
+	readsTaken = 10
+)
+
+// readMissing reads the keys of b that need an answer. Memory may have the answer at once: then begin returns no read. Where the
+// memory does not suffice to read all keys at once, they are read in parts.
 func (d *Dataset) readMissing(
 	ctx context.Context, b *batch.Results, begin func(i int) (*read, kv.Answer), finish func(*read),
 ) {
 	var reads []*read
+	taken := 0 // reads for which there is memory
+	resolve := func() {
+		d.resolve(ctx, reads)
+		b.Return(taken * readBytes)
+		reads, taken = nil, 0
+	}
 	for _, i := range b.Missing() {
 		r, a := begin(i)
 		if r == nil {
 			b.Put(i, a, nil)
 			continue
+		}
+		if len(reads) == taken { //guard:reads-of-a-batch-take-no-memory
+			more := b.Take(readsTaken * readBytes)
+			if !more && taken > 0 {
+				resolve()
+				more = b.Take(readsTaken * readBytes)
+			}
+			if !more {
+				b.Refuse(i)
+				continue
+			}
+			taken += readsTaken
 		}
 		r.done = func() {
 			finish(r)
@@ -67,7 +94,7 @@ func (d *Dataset) readMissing(
 		}
 		reads = append(reads, r)
 	}
-	d.resolve(ctx, reads)
+	resolve()
 }
 
 func (d *Dataset) close(b *batch.Results) []kv.Result {

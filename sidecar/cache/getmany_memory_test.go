@@ -208,3 +208,68 @@ func TestOneOfSeveralRowsIsNotCached(t *testing.T) {
 		}
 	})
 }
+
+// Where memory does not suffice for all keys of a batch at once, it is read in parts; without any, only what is in memory is read.
+func TestReadsOfABatchTakeMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 4 * readsTaken
+		keys, rows := numbered(n)
+		for name, c := range map[string]struct {
+			prepaid int
+			room    int64 // in parts of a batch
+			queries int64
+		}{
+			"enough":                {0, 4, 1},
+			"half":                  {0, 2, 2},
+			"only what is prepaid":  {readsTaken * readBytes, 0, 4},
+			"prepaid, and one part": {readsTaken * readBytes, 1, 2},
+			"none":                  {0, 0, 0},
+		} {
+			o := origintest.New(rows)
+			d := newDataset(t, o, nil, testPolicy())
+			memory := &limitedMemory{limit: c.room * readsTaken * readBytes}
+			if c.queries > 0 {
+				memory.limit += 1 << 10 // of the values
+			}
+			results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: 1 << 20, Memory: memory, Prepaid: c.prepaid})
+			synctest.Wait()
+			if got := o.Queries(); got != c.queries {
+				t.Errorf("%s: got %d loads, want %d", name, got, c.queries)
+			}
+			for i, r := range results {
+				if refused := errors.Is(r.Err, kv.ErrNoMemory); refused != (c.queries == 0) || !refused && r.Err != nil {
+					t.Errorf("%s: key %d has %v", name, i, r.Err)
+				}
+			}
+			values := int64(0)
+			for _, r := range results {
+				values += int64(len(r.Answer.Value))
+			}
+			if most := max(values-int64(c.prepaid), 0); memory.used > most {
+				t.Errorf("%s: %d bytes are taken after the batch, want at most the %d of its values", name, memory.used, most)
+			}
+			if c.queries == 0 {
+				if _, err := d.Get(t.Context(), keys[0], kv.ReadOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				if r := d.GetMany(t.Context(), keys[:1], kv.ReadOptions{}, kv.BatchLimit{Bytes: 1 << 20, Memory: &limitedMemory{limit: 1 << 10}}); r[0].Err != nil {
+					t.Errorf("%s: a key in memory has %v", name, r[0].Err)
+				}
+			}
+		}
+	})
+}
+
+// limitedMemory is memory of so many bytes.
+type limitedMemory struct{ used, limit int64 }
+
+func (m *limitedMemory) Grow(n int64) bool {
+	if m.used+n > m.limit {
+		return false
+	}
+	m.used += n
+	return true
+}
+
+func (m *limitedMemory) Shrink(n int64) { m.used = min(m.used, n) }
+func (m *limitedMemory) Bytes() int64   { return m.used }

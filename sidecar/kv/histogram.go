@@ -25,6 +25,16 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
+// Any reports whether h has counted anything.
+func (h *Histogram) Any() bool {
+	for i := range h.counts {
+		if h.counts[i].Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Snapshot returns the count, the sum in seconds, and the cumulative count under each bucket's upper bound, as
 // Prometheus needs them.
 func (h *Histogram) Snapshot() (count uint64, sum float64, buckets map[float64]uint64) {

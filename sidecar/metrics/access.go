@@ -18,6 +18,7 @@ func accessMetrics() []metric {
 	}
 }
 
+// access omits what has not occurred: a dataset has seven reasons, and most have no permissions and limits of their own.
 func access(field func(Access) map[string]int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Access == nil {
@@ -25,7 +26,9 @@ func access(field func(Access) map[string]int64) func(*Source, func(float64, ...
 		}
 		for _, a := range s.Access() {
 			for name, n := range field(a) {
-				emit(float64(n), a.Dataset, name)
+				if n > 0 {
+					emit(float64(n), a.Dataset, name)
+				}
 			}
 		}
 	}

@@ -5,11 +5,13 @@ package metrics
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -231,25 +233,40 @@ type Reloads struct {
 	LastFailed bool // so that the configuration in use is not the one in the file
 }
 
-// NewRegistry returns a new registry that exports s, the Go runtime and this process.
-func NewRegistry(s Source) (*prometheus.Registry, error) {
+// runtimeMetrics are those of the Go runtime and of the process that the dashboards use, and the limit of files. The others
+// would be a fifth of all series.
+var runtimeMetrics = []string{
+	"go_goroutines", "go_memstats_heap_inuse_bytes", "go_memstats_stack_inuse_bytes", "process_cpu_seconds_total", "process_max_fds",
+	"process_open_fds", "process_resident_memory_bytes", "process_start_time_seconds",
+}
+
+// NewGatherer returns what exports s, and some metrics of the Go runtime and of this process.
+func NewGatherer(s Source) (prometheus.Gatherer, error) {
 	if s.Configured == nil {
 		s.Configured = func() Configured { return Configured{} }
 	}
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	r := prometheus.NewRegistry()
-	for _, c := range []prometheus.Collector{
-		newCollector(s),
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	} {
-		if err := r.Register(c); err != nil {
-			return nil, fmt.Errorf("metrics: register: %w", err)
-		}
+	own, runtime := prometheus.NewRegistry(), prometheus.NewRegistry()
+	err := errors.Join(own.Register(newCollector(s)), runtime.Register(collectors.NewGoCollector()),
+		runtime.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
+	if err != nil {
+		return nil, fmt.Errorf("metrics: register: %w", err)
 	}
-	return r, nil
+	return prometheus.Gatherers{own, only{runtime, runtimeMetrics}}, nil
+}
+
+// only gathers the families with some names.
+type only struct {
+	prometheus.Gatherer
+	names []string
+}
+
+// Gather implements prometheus.Gatherer.
+func (o only) Gather() ([]*dto.MetricFamily, error) {
+	all, err := o.Gatherer.Gather()
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !slices.Contains(o.names, f.GetName()) }), err
 }
 
 // validate rejects at startup what would otherwise fail every scrape.

@@ -24,7 +24,8 @@ type metric struct {
 	read   func(s *Source, emit func(value float64, labels ...string))
 }
 
-// histogram is a row of METRICS.md with buckets.
+// histogram is a row of METRICS.md with buckets. It leaves out what has not occurred, as a distribution does: each costs Prometheus
+// up to 22 series per pod.
 type histogram struct {
 	name   string
 	label  string
@@ -184,8 +185,8 @@ func localMetrics() []metric {
 			protocolLoad(func(l ProtocolLoad) int64 { return l.Conns })},
 		{"ringside_max_connections", gauge, protocol, "Limit of ringside_connections.",
 			protocolLoad(func(l ProtocolLoad) int64 { return l.MaxConns })},
-		{"ringside_listener_refused_total", counter, []string{"protocol", "reason"},
-			"Connections and requests from applications that a listener refused before reading or writing.",
+		{"ringside_listener_refused_total", counter, []string{"reason"},
+			"Connections and requests from applications that the listeners refused before reading or writing.",
 			readListenerRefused},
 		{"ringside_batch_truncated_total", counter, nil,
 			"Keys of :batchGet requests not returned because the response would have been too large.",
@@ -219,10 +220,14 @@ func localMetrics() []metric {
 }
 
 func readListenerRefused(s *Source, emit func(float64, ...string)) {
+	all := map[string]int64{}
 	for _, p := range s.Protocols {
 		for reason, n := range p.Load().Refused {
-			emit(float64(n), p.Name, reason)
+			all[reason] += n
 		}
+	}
+	for reason, n := range all {
+		emit(float64(n), reason)
 	}
 }
 
@@ -455,23 +460,27 @@ func listenerMetrics() []metric {
 		{"ringside_listener_refused_connections_total", counter, listener,
 			"Connections to the metrics, admin and xds listeners closed because ringside_listener_max_connections was reached.",
 			listenerLoad(func(l ListenerLoad) int64 { return l.ConnsRefused })},
-		{"ringside_accept_errors_total", counter, listener,
-			"Failed attempts of a listener to accept a connection, which it retried. Most likely the limit of open files is reached.",
+		{"ringside_accept_errors_total", counter, nil,
+			"Failed attempts of listeners to accept a connection, which they retried. Most likely the limit of open files is reached.",
 			readAcceptErrors},
 	}
 }
 
 func readAcceptErrors(s *Source, emit func(float64, ...string)) {
+	var all int64
 	for _, p := range s.Protocols {
 		if p.Name != "routed" { // the peer listener accepts its connections
-			emit(float64(p.Load().AcceptErrors), p.Name)
+			all += p.Load().AcceptErrors
 		}
 	}
 	if s.PeerListener != nil {
-		emit(float64(s.PeerListener().AcceptErrors), "peer")
+		all += s.PeerListener().AcceptErrors
 	}
 	for _, l := range s.Listeners {
-		emit(float64(l.Load().AcceptErrors), l.Name)
+		all += l.Load().AcceptErrors
+	}
+	if len(s.Protocols)+len(s.Listeners) > 0 {
+		emit(float64(all))
 	}
 }
 
@@ -667,14 +676,16 @@ func histograms() []histogram {
 		{"ringside_request_duration_seconds", "protocol", "Time to serve a request of an application.",
 			func(s *Source, emit func(*kv.Histogram, string)) {
 				for _, p := range s.Protocols {
-					emit(p.Duration, p.Name)
+					if p.Duration.Any() {
+						emit(p.Duration, p.Name)
+					}
 				}
 			}},
 	}
 }
 
 // distribution is a row of METRICS.md with fine buckets, which scrapers of native histograms get; others get the bounds
-// 2^first, 2^(first+step), … 2^last seconds.
+// 2^first, 2^(first+step), … 2^last seconds. Half a second, the threshold of RingsideLoadsSlow, is a bound of those of loads.
 type distribution struct {
 	name              string
 	labels            []string
@@ -686,14 +697,14 @@ type distribution struct {
 func distributions() []distribution {
 	dataset := []string{"dataset"}
 	return []distribution{
-		{"ringside_load_duration_seconds", dataset, "Time of a load, queueing for the origin included.", -16, 1, 4,
+		{"ringside_load_duration_seconds", dataset, "Time of a load, queueing for the origin included.", -13, 2, 3,
 			times(func(s *kv.Stats) *kv.Distribution { return &s.LoadTime })},
-		{"ringside_write_duration_seconds", dataset, "Time of a write by this member, queueing for the origin included.", -16, 1, 4,
+		{"ringside_write_duration_seconds", dataset, "Time of a write by this member, queueing for the origin included.", -13, 2, 3,
 			times(func(s *kv.Stats) *kv.Distribution { return &s.WriteTime })},
-		{"ringside_peer_fetch_duration_seconds", dataset, "Time of a fetch from another member.", -16, 1, 4,
+		{"ringside_peer_fetch_duration_seconds", dataset, "Time of a fetch from another member.", -13, 2, 3,
 			times(func(s *kv.Stats) *kv.Distribution { return &s.PeerFetchTime })},
 		{"ringside_read_duration_seconds", []string{"dataset", "result"},
-			"Time of a read by an application within the cache, without its transport, by result as in ringside_requests_total. Of hits one in 64 is measured, and counts as 64. A result that has not occurred has no series.",
+			"Time of a read by an application within the cache, without its transport, by result as in ringside_requests_total. Of hits one in 64 is measured, and counts as 64.",
 			-22, 2, 4, readTimes},
 		{"ringside_answer_age_seconds", dataset,
 			"Age of the entries with which reads by applications were answered: the time since their load began. Of hits one in 64 is measured, and counts as 64.",
@@ -704,12 +715,13 @@ func distributions() []distribution {
 func times(of func(*kv.Stats) *kv.Distribution) func(*Source, func(*kv.Distribution, ...string)) {
 	return func(s *Source, emit func(*kv.Distribution, ...string)) {
 		for _, d := range s.Configured().Datasets {
-			emit(of(d.Stats()), d.Name())
+			if of := of(d.Stats()); of.Any() {
+				emit(of, d.Name())
+			}
 		}
 	}
 }
 
-// readTimes leaves out what has not occurred: each result costs Prometheus 16 series per dataset and pod.
 func readTimes(s *Source, emit func(*kv.Distribution, ...string)) {
 	for _, d := range s.Configured().Datasets {
 		for r := range kv.ReadResults {
@@ -764,9 +776,11 @@ func peers(field func(Peers) int64) func(*Source, func(float64, ...string)) {
 	}
 }
 
+// peerListener omits clients, to which no member connects.
 func peerListener(field func(PeerListener) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
-		if s.PeerListener != nil {
+		client := s.Directory != nil && s.Directory().Client
+		if s.PeerListener != nil && !client {
 			emit(float64(field(s.PeerListener())))
 		}
 	}

@@ -16,7 +16,8 @@ import (
 type Results struct {
 	mu    sync.Mutex // guards the fields below
 	limit kv.BatchLimit
-	taken int // bytes of limit.Memory
+	taken int // bytes of limit.Memory for values
+	reads int // bytes taken for reads, prepaid ones included
 	list  []kv.Result
 	sizes []int // of the values that have arrived, also of those that were dropped; none: -1
 	bytes int   // of the values that are held
@@ -106,6 +107,41 @@ func (r *Results) Missing() (missing []int) {
 		bytes += max(size, 0)
 	}
 	return missing
+}
+
+// Take takes bytes for the reads of keys, of which the Prepaid ones cost nothing, or none and returns false.
+func (r *Results) Take(bytes int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	more := r.beyondLocked(r.reads+bytes) - r.beyondLocked(r.reads)
+	if more > 0 && !r.limit.Memory.Grow(int64(more)) {
+		return false
+	}
+	r.reads += bytes
+	return true
+}
+
+// Return returns bytes that Take has taken.
+func (r *Results) Return(bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	less := r.beyondLocked(r.reads) - r.beyondLocked(r.reads-bytes)
+	r.reads -= bytes
+	if less > 0 {
+		r.limit.Memory.Shrink(r.limit.Memory.Bytes() - int64(less))
+	}
+}
+
+// beyondLocked returns how many bytes of reads are not prepaid.
+func (r *Results) beyondLocked(reads int) int { return max(reads-r.limit.Prepaid, 0) }
+
+// Refuse makes kv.ErrNoMemory the answer to key i, unless it has had one whose value was dropped.
+func (r *Results) Refuse(i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sizes[i] == none {
+		r.list[i], r.sizes[i] = kv.Result{Err: kv.ErrNoMemory}, 0
+	}
 }
 
 // Close returns the answers, in the order of the keys, and how many keys have kv.ErrBatchBytes instead. It returns the memory

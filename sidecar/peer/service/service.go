@@ -241,12 +241,21 @@ func (s *Service) owns(req keyRequest, dataset Dataset) bool {
 	return owns
 }
 
+// batchedBytes is what each request of a batch takes beside its message and its value: the decoded request and its outcome.
+const batchedBytes = 512
+
 // FetchBatch implements peerv1.PeerServer.
 func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
 	requests := req.GetRequests()
 	if len(requests) > kv.MaxBatchKeys {
 		return nil, peererror.ToStatus(&kv.Error{Kind: kv.KindInvalidKey, Err: fmt.Errorf(
 			"%d keys in one request; at most %d are allowed", len(requests), kv.MaxBatchKeys)})
+	}
+	memory := s.config.Budget.Loan(budget.Responses)
+	// Returned once the response is sent, and not before the last value: a caller that resets its request ends ctx earlier.
+	defer func() { context.AfterFunc(ctx, memory.Close) }() //guard:reset-batch-keeps-its-memory
+	if !memory.Grow(int64(len(requests) * batchedBytes)) {  //guard:requests-of-a-batch-take-no-memory
+		return nil, peererror.ToStatus(kv.ErrNoMemory)
 	}
 	outcomes := make([]*peerv1.FetchOutcome, len(requests))
 	batches := map[string]*batch{} // :: dataset → its requests; callers send those of one
@@ -268,9 +277,6 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 	if limit := req.GetMaxBytes(); limit > 0 {
 		most = int(min(limit, wire.MaxBatchResponseBytes)) //guard:batch-exceeds-callers-memory
 	}
-	memory := s.config.Budget.Loan(budget.Responses)
-	// Returned once the response is sent, and not before the last value: a caller that resets its request ends ctx earlier.
-	defer func() { context.AfterFunc(ctx, memory.Close) }() //guard:reset-batch-keeps-its-memory
 	for _, b := range batches {
 		//guard:batch-response-exceeds-callers-limit guard:batches-of-members-take-no-memory
 		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: most - bytes, Memory: &memory}) {
