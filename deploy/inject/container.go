@@ -29,8 +29,8 @@ const (
 	metricsPortName, peerPortName = "ringside-prom", "ringside-peer"
 )
 
-// container returns the sidecar. As the first init container, with restartPolicy Always, it starts before all other
-// containers of the pod and stops after them, and Jobs complete without it (KEP-753).
+// container returns the sidecar. As the first init container, or the first one after the proxy of a mesh (afterProxies), with restartPolicy Always, it
+// starts before all other containers of the pod and stops after them, and Jobs complete without it (KEP-753).
 func (t *Template) container(c *choices) corev1.Container {
 	return corev1.Container{
 		Name: containerName, Image: t.Image, ImagePullPolicy: t.ImagePullPolicy,

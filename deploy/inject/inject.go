@@ -32,7 +32,8 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 	case !wanted, mirrors(pod):
 		return nil, nil, nil
 	case present(pod): //guard:injected-twice
-		return nil, nil, foreignMounts(pod, true) // of a container that another webhook has added
+		patch, err = t.again(pod)
+		return patch, nil, err
 	//guard:node-agent-rejected
 	case t.unfit(pod) != nil && !asksItself(pod): // node agents in such a namespace must start
 		return nil, []string{"ringside: not injected: " + t.unfit(pod).Error()}, nil

@@ -141,6 +141,78 @@ func TestSecondPatchIsEmpty(t *testing.T) {
 	}
 }
 
+// Kubernetes starts init containers in this order, and stops sidecars in reverse.
+func TestPlaceAmongTheInitContainers(t *testing.T) {
+	for name, test := range map[string]struct {
+		init string
+		want int
+	}{
+		"none":                          {"", 0},
+		"those of the application":      {"{name: migrate}, {name: other, restartPolicy: Always}", 0},
+		"Istio with a native proxy":     {"{name: istio-validation}, {name: istio-proxy, restartPolicy: Always}, {name: migrate}", 2},
+		"Istio's proxy is a container":  {"{name: istio-init}, {name: migrate}", 0},
+		"Linkerd with a native proxy":   {"{name: linkerd-init}, {name: linkerd-proxy, restartPolicy: Always}", 2},
+		"the last init container is it": {"{name: migrate}, {name: linkerd-proxy, restartPolicy: Always}", 2},
+		"both meshes":                   {"{name: istio-proxy, restartPolicy: Always}, {name: x}, {name: linkerd-proxy, restartPolicy: Always}, {name: y}", 3},
+	} {
+		pod := newPod(t, "", "initContainers: ["+test.init+"],")
+		if got := placeOf(apply(t, pod, mustPatch(t, pod))); got != test.want {
+			t.Errorf("%s: the sidecar is at %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+// A webhook that comes later adds its proxy and its containers. The API server then calls the injector again.
+func TestSecondCallServesContainersThatCameLater(t *testing.T) {
+	pod := newPod(t, `ringside.dev/unix-socket: "true", traffic.sidecar.istio.io/excludeOutboundPorts: "9999"`, "")
+	patched := apply(t, pod, mustPatch(t, pod))
+	always := corev1.ContainerRestartPolicyAlways
+	patched.Spec.InitContainers = append(patched.Spec.InitContainers, corev1.Container{Name: "istio-init"},
+		corev1.Container{Name: "istio-proxy", RestartPolicy: &always}, corev1.Container{Name: "migrate"})
+	patched.Spec.Containers = append(patched.Spec.Containers, corev1.Container{Name: "logs"})
+	again := apply(t, patched, mustPatch(t, patched))
+	var names []string
+	for container := range containers(again) {
+		names = append(names, container.Name)
+		mounts := 0
+		for _, m := range container.VolumeMounts {
+			if m.Name == runVolume {
+				mounts++
+			}
+		}
+		if mounts != 1 {
+			t.Errorf("container %s has %d mounts of the socket, want 1", container.Name, mounts)
+		}
+	}
+	if want := []string{"istio-init", "istio-proxy", containerName, "migrate", "app", "logs"}; !slices.Equal(names, want) {
+		t.Errorf("got the containers %q, want %q", names, want)
+	}
+	own := again.Spec.InitContainers[2]
+	for _, probe := range []*corev1.Probe{own.StartupProbe, own.LivenessProbe, own.ReadinessProbe} {
+		if probe.Exec == nil || probe.HTTPGet != nil {
+			t.Errorf("got the probe %v, want a command", probe)
+		}
+	}
+	if got := again.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"]; got != "9999,7072" {
+		t.Errorf("excludeOutboundPorts is %q, want 9999,7072", got)
+	}
+	if third := mustPatch(t, again); len(third) > 0 {
+		t.Errorf("a third call changes %v", third)
+	}
+	again.Spec.Containers = append(again.Spec.Containers, corev1.Container{Name: "late", Ports: []corev1.ContainerPort{{ContainerPort: 7071}}})
+	if _, _, err := Patch(again, Pod, newTemplate(t)); err == nil || !strings.Contains(err.Error(), `container "late" listens on 7071`) {
+		t.Errorf("got %v for a container on the sidecar's port, want an error that names both", err)
+	}
+}
+
+func TestPortsAreAppendedToTheOperatorsOwn(t *testing.T) {
+	for list, want := range map[string]string{"": "7072,7073", "80": "80,7072,7073", " 80 , 7073,": "80,7073,7072", "*": "*", "1000-2000": "1000-2000,7072,7073"} {
+		if got := withPorts(list, 7072, 7073); got != want {
+			t.Errorf("%q: got %q, want %q", list, got, want)
+		}
+	}
+}
+
 // kubectl debug --copy-to removes the labels of the pod and adds a container.
 func TestCopyForDebuggingIsAccepted(t *testing.T) {
 	pod := newPod(t, "", "")
@@ -203,15 +275,19 @@ func TestOutdatedPods(t *testing.T) {
 	}
 }
 
-func TestSidecarIsFirstAndTheRestIsUnchanged(t *testing.T) {
+// placeOf returns where the sidecar is among the init containers.
+func placeOf(pod *corev1.Pod) int { return slices.IndexFunc(pod.Spec.InitContainers, ours) }
+
+func TestSidecarIsAddedAndTheRestIsUnchanged(t *testing.T) {
 	for name, pod := range podFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			patched := apply(t, pod, mustPatch(t, pod))
-			if first := patched.Spec.InitContainers[0]; first.Name != containerName || *first.RestartPolicy != "Always" {
-				t.Errorf("first is %s", first.Name)
+			at := placeOf(patched)
+			if at < 0 || *patched.Spec.InitContainers[at].RestartPolicy != "Always" {
+				t.Fatalf("the sidecar is at %d", at)
 			}
 			rest := patched.DeepCopy()
-			rest.Spec.InitContainers = rest.Spec.InitContainers[1:]
+			rest.Spec.InitContainers = slices.Delete(rest.Spec.InitContainers, at, at+1)
 			for container := range containers(rest) {
 				container.VolumeMounts = slices.DeleteFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool {
 					return m.Name == runVolume
@@ -728,8 +804,9 @@ func FuzzPatch(f *testing.F) {
 			return
 		}
 		patched := apply(t, pod, ops)
-		if first := patched.Spec.InitContainers[0]; !ours(first) || first.Image != template.Image || first.Command != nil {
-			t.Fatalf("first is %v", first)
+		own := patched.Spec.InitContainers[placeOf(patched)]
+		if placeOf(patched) < afterProxies(patched) || !present(pod) && (own.Image != template.Image || own.Command != nil) {
+			t.Fatalf("the sidecar is at %d, %v", placeOf(patched), own)
 		}
 		for _, volume := range patched.Spec.Volumes[len(pod.Spec.Volumes):] {
 			if volume.HostPath != nil {

@@ -56,6 +56,23 @@ func (m mesh) in(pod *corev1.Pod) bool {
 	})
 }
 
+// runsAt reports whether c is a proxy of m that runs as a sidecar among the init containers.
+func (m mesh) runsAt(c *corev1.Container) bool {
+	return slices.Contains(m.containers, c.Name) && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+// afterProxies returns the index among the init containers behind the last proxy of a mesh, or 0. Kubernetes starts sidecars in this order
+// and stops them in reverse: the sidecar reaches its etcd through the proxy until it has deregistered. A proxy among the other containers
+// starts later anyway, and the sidecar then comes first.
+func afterProxies(pod *corev1.Pod) (at int) {
+	for i := range pod.Spec.InitContainers {
+		if slices.ContainsFunc(meshes, func(m mesh) bool { return m.runsAt(&pod.Spec.InitContainers[i]) }) { //guard:sidecar-outlives-the-proxy
+			at = i + 1
+		}
+	}
+	return at
+}
+
 // redirectsProbes reports whether a mesh of pod, or one of the configured ones, redirects HTTP probes.
 func redirectsProbes(pod *corev1.Pod, always []string) bool {
 	return slices.ContainsFunc(meshes, func(m mesh) bool { return m.probes && (slices.Contains(always, m.name) || m.in(pod)) })
@@ -73,13 +90,16 @@ func bypass(pod *corev1.Pod, always []string, p Ports) map[string]string {
 	return set
 }
 
-// withPorts appends the missing ports to a list separated by commas.
+// withPorts appends the missing ports to a list separated by commas, unless it has all: "*".
 func withPorts(list string, ports ...int32) string {
 	var all []string
-	if list != "" {
-		for port := range strings.SplitSeq(list, ",") {
-			all = append(all, strings.TrimSpace(port))
+	for port := range strings.SplitSeq(list, ",") {
+		if port = strings.TrimSpace(port); port != "" {
+			all = append(all, port)
 		}
+	}
+	if slices.Contains(all, "*") { //guard:list-of-all-ports-becomes-invalid
+		return list
 	}
 	for _, port := range ports {
 		if number := fmt.Sprint(port); !slices.Contains(all, number) {

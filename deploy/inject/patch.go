@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,7 @@ import (
 // that they do not touch fields of a newer API server that this program does not know.
 type Operation struct {
 	Op    string `json:"op"`
+	From  string `json:"from,omitempty"` // of a move
 	Path  string `json:"path"`
 	Value any    `json:"value"`
 }
@@ -35,7 +37,45 @@ func (t *Template) patch(pod *corev1.Pod, c *choices, warnings []string) []Opera
 		ops = append(ops, joinGroup(pod, *t.UserID)...)
 	}
 	ops = append(ops, insert("/spec/volumes", len(pod.Spec.Volumes), "-", t.volumes(c)...)...)
-	return append(ops, insert("/spec/initContainers", len(pod.Spec.InitContainers), "0", t.container(c))...)
+	return append(ops, insert("/spec/initContainers", len(pod.Spec.InitContainers), strconv.Itoa(afterProxies(pod)), t.container(c))...)
+}
+
+// again returns what a pod that has the sidecar needs because of what other webhooks have changed since: the socket in the containers that
+// they added, the sidecar's ports around the proxy of a mesh, and its place behind it. It returns nothing if they changed nothing.
+func (t *Template) again(pod *corev1.Pod) (ops []Operation, err error) {
+	c, err := chosen(pod)
+	if err != nil {
+		return nil, err
+	}
+	settled, err := t.settle(c)
+	found := []error{err, foreignMounts(pod, true)}
+	for container := range containers(pod) {
+		if !ours(*container) {
+			found = append(found, portConflicts(container, settled.ports)...)
+		}
+	}
+	if err := errors.Join(found...); err != nil {
+		return nil, err
+	}
+	annotations := bypass(pod, t.Meshes, settled.ports)
+	maps.DeleteFunc(annotations, func(key, value string) bool { return pod.Annotations[key] == value })
+	ops = setKeys("/metadata/annotations", pod.Annotations, annotations)
+	if settled.unixSocket {
+		ops = append(ops, mountSocket("/spec/initContainers", pod.Spec.InitContainers)...)
+		ops = append(ops, mountSocket("/spec/containers", pod.Spec.Containers)...)
+	}
+	at := slices.IndexFunc(pod.Spec.InitContainers, ours)
+	path := func(i int) string { return "/spec/initContainers/" + strconv.Itoa(i) }
+	if probe := pod.Spec.InitContainers[at].StartupProbe; redirectsProbes(pod, t.Meshes) && probe != nil && probe.HTTPGet != nil {
+		settled.execProbes = true
+		own := t.container(settled)
+		ops = append(ops, add(path(at)+"/startupProbe", own.StartupProbe), add(path(at)+"/livenessProbe", own.LivenessProbe),
+			add(path(at)+"/readinessProbe", own.ReadinessProbe))
+	}
+	if behind := afterProxies(pod) - 1; behind > at { // where the proxy is before the sidecar is taken out
+		ops = append(ops, Operation{Op: "move", From: path(at), Path: path(behind)})
+	}
+	return ops, nil
 }
 
 // insert adds values at an index of the list at path, which has n elements. An empty list does not exist yet.
@@ -68,10 +108,14 @@ func setKeys(path string, has, set map[string]string) []Operation {
 // pointer escapes one element of a JSON pointer (RFC 6901, section 3).
 func pointer(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
 
-// mountSocket mounts the socket into each container of a list.
+// mountSocket mounts the socket into each container of a list that does not have it.
 func mountSocket(path string, list []corev1.Container) (ops []Operation) {
 	mount := corev1.VolumeMount{Name: runVolume, MountPath: runPath, ReadOnly: true}
 	for i := range list {
+		has := func(m corev1.VolumeMount) bool { return m.Name == runVolume }
+		if slices.ContainsFunc(list[i].VolumeMounts, has) { //guard:socket-is-mounted-twice
+			continue
+		}
 		at := fmt.Sprintf("%s/%d/volumeMounts", path, i)
 		ops = append(ops, insert(at, len(list[i].VolumeMounts), "-", mount)...)
 	}

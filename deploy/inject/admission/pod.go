@@ -56,6 +56,7 @@ type container struct {
 	user   int64   // runAsUser, if hasUser
 
 	exact, hasUser, hasMounts bool // exact: the limits equal the requests
+	native, httpProbe         bool // native: restartPolicy Always, as a sidecar has among the init containers
 }
 
 type mount struct {
@@ -81,6 +82,12 @@ func forPatch(list []container) []corev1.Container {
 		if c.exact {
 			all[i].Resources = exact
 		}
+		if c.native {
+			all[i].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		}
+		if c.httpProbe {
+			all[i].StartupProbe = httpProbe
+		}
 		if c.hasUser {
 			all[i].SecurityContext = &corev1.SecurityContext{RunAsUser: new(c.user)}
 		}
@@ -100,6 +107,9 @@ func forPatch(list []container) []corev1.Container {
 	}
 	return all
 }
+
+// httpProbe stands for those of a container, whose ports are among its ports.
+var httpProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: new(corev1.HTTPGetAction)}}
 
 // ReadPod reads a pod as JSON, and returns it for inject.Patch.
 func ReadPod(r io.Reader) (*corev1.Pod, error) {
@@ -398,6 +408,11 @@ func (p *podReader) container(c *container, name string) error {
 	case "ports":
 		c.ports = nil
 		return p.array(func() error { return p.port(c) })
+	case "restartPolicy":
+		var policy string
+		err := p.set(&policy, "the restartPolicy of a container", maxLabel)
+		c.native = policy == string(corev1.ContainerRestartPolicyAlways)
+		return err
 	case "startupProbe", "livenessProbe", "readinessProbe":
 		return p.probe(c)
 	case "resources":
@@ -451,6 +466,7 @@ func (p *podReader) probe(c *container) error {
 		if kind != "httpGet" && kind != "tcpSocket" && kind != "grpc" {
 			return p.skip()
 		}
+		c.httpProbe = c.httpProbe || kind == "httpGet"
 		if err := count(&p.nPorts, maxPorts, "ports"); err != nil {
 			return err
 		}
