@@ -201,8 +201,10 @@ var mayImport = map[string][]string{
 	"deploy/inject": {"sidecar/container"},
 	// Reads admission reviews: the fields that inject uses.
 	"deploy/inject/admission": {"deploy/inject"},
-	"deploy/inject/webhook":   {"deploy/inject", "deploy/inject/admission"},
-	// Keeps the injector's certificate; the only package that talks to the API server.
+	"deploy/inject/webhook":   {"deploy/inject", "deploy/inject/admission", "deploy/inject/event"},
+	// Publishes warnings as events.
+	"deploy/inject/event": {},
+	// Keeps the injector's certificate.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
 	"sidecar/config/decode": {},
@@ -263,7 +265,7 @@ var mayImport = map[string][]string{
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/examples/go/client":    {},
 	"deploy/release":               {},
-	"deploy/cmd/ringside-injector": {"sidecar/logging", "deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook"},
+	"deploy/cmd/ringside-injector": {"sidecar/logging", "deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/event", "deploy/inject/webhook"},
 	// Tests.
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/identity", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
@@ -308,18 +310,18 @@ var onlyImporter = map[string][]string{
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
-	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
+	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/event", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"go.uber.org/zap": {
 		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins",
 		"sidecar/internal/servers", "sidecar/internal/status", "sidecar/logging", "sidecar/supervise",
-		"deploy/cmd/ringside-injector", "deploy/inject/cert", "deploy/inject/webhook",
+		"deploy/cmd/ringside-injector", "deploy/inject/cert", "deploy/inject/event", "deploy/inject/webhook",
 	},
 	"go.opentelemetry.io/otel": {"sidecar/internal/tracing", "sidecar/internal/tracing/otlp"},
 	"github.com/spf13/cobra": {
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top", "deploy/cmd/ringside-injector",
 	},
-	"k8s.io":                                {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
+	"k8s.io":                                {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/event", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar/config", "sidecar/config/decode", "e2e/guards"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar", "deploy/cmd/ringside-injector"},

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -191,6 +192,7 @@ func TestInACluster(t *testing.T) {
 	t.Run("only the API server may send reviews", func(t *testing.T) { c.testClientCertificate(t, i) })
 	t.Run("rejections reach the user", func(t *testing.T) { c.testRejections(t) })
 	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
+	t.Run("warnings are events", func(t *testing.T) { c.testEvents(t) })
 	t.Run("status lists pods that are out of date", func(t *testing.T) { c.testStatus(t, i) })
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
 	t.Run("an upgrade keeps the certificate", func(t *testing.T) { c.testUpgrade(t, i) })
@@ -486,6 +488,52 @@ func (c *cluster) testStatus(t *testing.T, i *injector) {
 	}
 }
 
+// Warnings are events: of its controller, of itself, or of its namespace if it has no name yet.
+func (c *cluster) testEvents(t *testing.T) {
+	defer c.warned.take()
+	const owner = `ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: app-1, uid: 0f1e, controller: true}]`
+	for typo, meta := range map[string]string{
+		"controled": "generateName: app-1-, " + owner, "named": "name: named-typo", "nameless": "generateName: nameless-",
+	} {
+		for range 2 { // the second one repeats the warning
+			text := "{metadata: {" + meta + `, annotations: {ringside.dev/inject: "true", ringside.dev/` + typo + `: x}}, spec: ` + fmt.Sprintf(restricted, "") + "}"
+			if _, err := c.create(t, "more", text); err != nil && !apierrors.IsAlreadyExists(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	pod := new(corev1.Pod)
+	if err := yaml.Unmarshal([]byte(podText("dry-typo", `annotations: {ringside.dev/inject: "true", ringside.dev/dry: x}`)), pod); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.client.CoreV1().Pods("more").Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"controled": "ReplicaSet app-1 0f1e", "named": "Pod named-typo ", "nameless": "Namespace more "}
+	rig.Eventually(t, startTimeout, func() error {
+		events, err := c.client.EventsV1().Events("more").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		got := map[string]string{}
+		for _, e := range events.Items {
+			for _, typo := range []string{"controled", "named", "nameless", "dry"} {
+				if !strings.Contains(e.Note, "ringside.dev/"+typo+": unknown") {
+					continue
+				}
+				if got[typo] != "" || e.Type != corev1.EventTypeWarning {
+					t.Fatalf("the warning about %s is there twice, or no warning: %v", typo, e)
+				}
+				got[typo] = fmt.Sprintf("%s %s %s", e.Regarding.Kind, e.Regarding.Name, e.Regarding.UID)
+			}
+		}
+		if !maps.Equal(got, want) {
+			return fmt.Errorf("got the events %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
 func (c *cluster) testDryRun(t *testing.T) {
 	pod := new(corev1.Pod)
 	if err := yaml.Unmarshal([]byte(podText("dry", requested)), pod); err != nil {
@@ -637,6 +685,10 @@ func (c *cluster) testRights(t *testing.T) {
 		"a new secret": func() error {
 			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "x"}}
 			_, err := own.client.CoreV1().Secrets(home).Create(ctx, secret, metav1.CreateOptions{})
+			return err
+		},
+		"events of others": func() error {
+			_, err := own.client.EventsV1().Events("apps").List(ctx, metav1.ListOptions{})
 			return err
 		},
 		"pods": func() error {

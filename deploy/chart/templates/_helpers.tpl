@@ -49,8 +49,8 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 
 {{- define "ringside.webhook" -}}
 admissionReviewVersions: [v1]
-sideEffects: None
-# Another webhook may change the pod after this one; a second call does not inject again.
+sideEffects: NoneOnDryRun # warnings are events
+# Another webhook may change the pod after this one; a second call adds only what is missing.
 reinvocationPolicy: IfNeeded
 failurePolicy: {{ .Values.injector.failurePolicy }}
 timeoutSeconds: 5

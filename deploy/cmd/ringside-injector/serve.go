@@ -19,11 +19,13 @@ import (
 	"github.com/spf13/cobra"
 	admissionregistration "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	core "k8s.io/client-go/kubernetes/typed/core/v1"
+	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
 	"github.com/ringside-cache/ringside/deploy/inject/cert"
+	"github.com/ringside-cache/ringside/deploy/inject/event"
 	"github.com/ringside-cache/ringside/deploy/inject/webhook"
 	"github.com/ringside-cache/ringside/sidecar/logging"
 	"go.uber.org/zap"
@@ -42,6 +44,7 @@ type options struct {
 	clientCA                   string   // empty: any client may send reviews
 	clientNames                []string // empty: any certificate of clientCA
 	members                    members
+	events                     bool
 	drain                      time.Duration
 	logFormat, logLevel        string
 }
@@ -78,6 +81,7 @@ configuration, so that the API server trusts it. With --cert-dir and --publish-c
 	flags.StringSliceVar(&o.clientNames, "client-name", nil,
 		"common name or DNS name that the certificate of a client must have; may be repeated")
 	o.members.flags(cmd)
+	flags.BoolVar(&o.events, "events", false, "publish warnings about pods as Events; needs permission to create them (env POD_NAME)")
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to keep serving after SIGTERM")
 	flags.StringVar(&o.logFormat, "log-format", "json", "format of the log: json or console")
 	flags.StringVar(&o.logLevel, "log-level", "info", "level of the log: debug, info, warn or error")
@@ -116,7 +120,11 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), expiry(source))
-	reviews := webhook.New(template, log, registry)
+	recorder, err := o.recorder(log, registry)
+	if err != nil {
+		return err
+	}
+	reviews := webhook.New(template, recorder, log, registry)
 	var leaving atomic.Bool
 	ready := func() error {
 		if leaving.Load() {
@@ -138,10 +146,34 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 		{newServer(o.listen, reviews.Handler(), tlsConfig), maxConnections, closed.WithLabelValues("webhook")},
 		{newServer(o.metrics, observed(registry, ready), nil), maxMetricsConnections, closed.WithLabelValues("metrics")},
 	}
-	return runUntilDone(ctx, servers, keep, func() {
+	background := func(ctx context.Context) {
+		var tasks sync.WaitGroup
+		if recorder != nil {
+			tasks.Go(func() { recorder.Run(ctx) })
+		}
+		keep(ctx)
+		tasks.Wait()
+	}
+	return runUntilDone(ctx, servers, background, func() {
 		leaving.Store(true)
 		time.Sleep(o.drain) // until this replica is removed from the endpoints of the Service
 	}, log)
+}
+
+// recorder returns what publishes warnings as events; nil without --events.
+func (o options) recorder(log *zap.Logger, registry prometheus.Registerer) (*event.Recorder, error) {
+	if !o.events {
+		return nil, nil
+	}
+	config, _, err := o.connect()
+	if err != nil {
+		return nil, err
+	}
+	client, err := eventsclient.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("create a client of the API server: %w", err)
+	}
+	return event.New(client, os.Getenv("POD_NAME"), log, registry), nil
 }
 
 // certificate returns the source of the certificate, and the function that maintains it in the background.

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
 )
@@ -23,6 +24,7 @@ const (
 	maxKeys       = 2048 // labels and annotations
 	maxOurs       = 256  // labels, annotations, volumes and mounts that inject.Patch uses
 	maxGroups     = 64
+	maxOwners     = 64
 	maxTerms      = 256  // terms of node affinity, and their requirements of labels that inject.Patch uses
 	maxLabel      = 63   // bytes in the name of a container or a volume (RFC 1123)
 	maxPath       = 4096 // PATH_MAX of Linux
@@ -46,6 +48,7 @@ func count(n *int, limit int, what string) error {
 type Pod struct {
 	pod              corev1.Pod // without containers
 	init, containers []container
+	controller       *metav1.OwnerReference
 }
 
 type container struct {
@@ -66,6 +69,9 @@ type mount struct {
 
 // Name returns the name of the pod, or the prefix from which the API server makes it.
 func (p *Pod) Name() string { return cmp.Or(p.pod.Name, p.pod.GenerateName) }
+
+// Controller returns the owner that has made the pod, such as a ReplicaSet; nil if there is none.
+func (p *Pod) Controller() *metav1.OwnerReference { return p.controller }
 
 // ForPatch returns the pod for inject.Patch. Its lists and maps are empty if, and only if, they are empty in the document;
 // of the elements that inject.Patch does not use, at most one is present.
@@ -124,7 +130,7 @@ type podReader struct {
 	*Pod
 
 	// counted so far:
-	nContainers, nPorts, nVolumes, nMounts, nKeys, nOurs, nGroups, nTerms int
+	nContainers, nPorts, nVolumes, nMounts, nKeys, nOurs, nGroups, nTerms, nOwners int
 }
 
 func (p *podReader) read() error {
@@ -152,12 +158,44 @@ func (p *podReader) metadata(name string) error {
 		return p.set(&p.pod.Name, "metadata.name", maxName)
 	case "generateName":
 		return p.set(&p.pod.GenerateName, "metadata.generateName", maxName)
+	case "ownerReferences":
+		p.controller = nil
+		return p.array(p.owner)
 	case "labels":
 		return p.stringMap(&p.pod.Labels, "label")
 	case "annotations":
 		return p.stringMap(&p.pod.Annotations, "annotation")
 	}
 	return p.skip()
+}
+
+// owner keeps the one that is the controller.
+func (p *podReader) owner() error {
+	if err := count(&p.nOwners, maxOwners, "owners"); err != nil {
+		return err
+	}
+	var o metav1.OwnerReference
+	controls := false
+	err := p.object(func(name string) (err error) {
+		switch name {
+		case "apiVersion":
+			return p.set(&o.APIVersion, "the apiVersion of an owner", maxName)
+		case "kind":
+			return p.set(&o.Kind, "the kind of an owner", maxName)
+		case "name":
+			return p.set(&o.Name, "the name of an owner", maxName)
+		case "uid":
+			return p.set((*string)(&o.UID), "the uid of an owner", maxUID)
+		case "controller":
+			controls, err = p.bool()
+			return err
+		}
+		return p.skip()
+	})
+	if controls {
+		p.controller = &o
+	}
+	return err
 }
 
 // stringMap reads labels or annotations.

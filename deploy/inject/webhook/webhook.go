@@ -23,6 +23,7 @@ import (
 
 	"github.com/ringside-cache/ringside/deploy/inject"
 	"github.com/ringside-cache/ringside/deploy/inject/admission"
+	"github.com/ringside-cache/ringside/deploy/inject/event"
 	"go.uber.org/zap"
 )
 
@@ -46,8 +47,9 @@ const (
 type Webhook struct {
 	template *inject.Template
 	log      *zap.Logger
-	turns    chan struct{} // has an element for each review that is processed
-	logged   *rate.Limiter // of refusals
+	events   *event.Recorder // nil: none
+	turns    chan struct{}   // has an element for each review that is processed
+	logged   *rate.Limiter   // of refusals
 	reviews  *prometheus.CounterVec
 	warned   prometheus.Counter
 	duration prometheus.Histogram
@@ -62,10 +64,10 @@ const (
 	resultBusy      = "busy"    // too many others were processed
 )
 
-// New returns a webhook that injects t, and registers its metrics.
-func New(t *inject.Template, log *zap.Logger, registry prometheus.Registerer) *Webhook {
+// New returns a webhook that injects t, and registers its metrics. Warnings are events, too, unless the Recorder is nil.
+func New(t *inject.Template, events *event.Recorder, log *zap.Logger, registry prometheus.Registerer) *Webhook {
 	w := &Webhook{
-		template: t, log: log, turns: make(chan struct{}, atOnce), logged: rate.NewLimiter(refusalsLogged, refusalsLogged),
+		template: t, events: events, log: log, turns: make(chan struct{}, atOnce), logged: rate.NewLimiter(refusalsLogged, refusalsLogged),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringside_injector_reviews_total", Help: "Admission reviews by result.",
 		}, []string{"result"}),
@@ -186,6 +188,9 @@ func (w *Webhook) answer(q *admission.Request, asker inject.Asker) *admissionv1.
 	}
 	warnings = shorten(warnings)
 	w.warned.Add(float64(len(warnings)))
+	if !q.DryRun { //guard:dry-run-has-an-event
+		w.events.Warn(event.Subject{Namespace: q.Namespace, Pod: q.Pod.ForPatch().Name, Owner: q.Pod.Controller()}, warnings)
+	}
 	response := &admissionv1.AdmissionResponse{UID: q.UID, Allowed: true, Warnings: warnings}
 	if len(patch) == 0 {
 		w.reviews.WithLabelValues(resultUnchanged).Inc()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -16,8 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	admissionv1 "k8s.io/api/admission/v1"
+	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/deploy/inject/event"
 	"github.com/ringside-cache/ringside/sidecar/logging"
 	"go.uber.org/zap"
 )
@@ -28,7 +31,7 @@ func newWebhook(t testing.TB) *Webhook {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(template, zap.NewNop(), prometheus.NewRegistry())
+	return New(template, nil, zap.NewNop(), prometheus.NewRegistry())
 }
 
 func post(h http.Handler, path, body string) *httptest.ResponseRecorder {
@@ -75,6 +78,35 @@ func TestReviews(t *testing.T) {
 				t.Errorf("%v reviews %s", n, test.result)
 			}
 		})
+	}
+}
+
+// nowhere is an API server that is not asked, because the Recorder does not run.
+type nowhere struct{ eventsclient.EventsGetter }
+
+func TestDryRunsHaveNoEvents(t *testing.T) {
+	const queued, more = 64, 3 // what the Recorder has room for, and beyond
+	registry := prometheus.NewRegistry()
+	w := newWebhook(t)
+	w.events = event.New(nowhere{}, "", zap.NewNop(), registry)
+	for _, test := range []struct {
+		dryRun string
+		want   float64
+	}{{"true", 0}, {"false", more}} {
+		for range queued + more {
+			post(w.Handler(), "/inject/pod", strings.Replace(review(`{"metadata": {"annotations": {"ringside.dev/inject": "true", "ringside.dev/typo": "x"}}}`),
+				`"request": {`, `"request": {"dryRun": `+test.dryRun+`, `, 1))
+		}
+		want := fmt.Sprintf(`# HELP ringside_injector_events_total Warnings about pods as Events of Kubernetes: sent; repeated, because the same one was sent not long ago; dropped, because too many were waiting; or failed.
+# TYPE ringside_injector_events_total counter
+ringside_injector_events_total{result="dropped"} %v
+ringside_injector_events_total{result="failed"} 0
+ringside_injector_events_total{result="repeated"} 0
+ringside_injector_events_total{result="sent"} 0
+`, test.want)
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ringside_injector_events_total"); err != nil {
+			t.Errorf("dry run %s: %v", test.dryRun, err)
+		}
 	}
 }
 
