@@ -3,11 +3,15 @@ package peer
 import (
 	"errors"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -59,6 +63,24 @@ func FuzzSubscription(f *testing.F) {
 		s := &subscription{peer: newPeer(p, ring.Member{ID: "m"})}
 		_ = s.receive(t.Context(), &r) // the sink checks what the subscription accepts
 	})
+}
+
+// A member without room for more subscribers gets few attempts of those that it has refused, and another one as many as before.
+func TestRefusedSubscriberWaits(t *testing.T) {
+	s := subscription{wait: backoff.Backoff{First: subscribeBackoff}}
+	longest := func(err error) (wait time.Duration) {
+		for range 20 {
+			s.end(err)
+			wait = s.wait.Next()
+		}
+		return wait
+	}
+	if wait := longest(status.Error(codes.ResourceExhausted, "the limit of subscribers is reached")); wait < maxRefusedBackoff/2 {
+		t.Errorf("a refused subscriber waits %v, want at least %v", wait, maxRefusedBackoff/2)
+	}
+	if wait := longest(status.Error(codes.Unavailable, "the member restarts")); wait > maxSubscribeBackoff {
+		t.Errorf("a subscriber of a member that restarts waits %v, want at most %v", wait, maxSubscribeBackoff)
+	}
 }
 
 // Longer ones would be proven with pings, as many as the fetches that they save.

@@ -39,6 +39,9 @@ const (
 	// subscribeBackoff is the wait before a stream is opened again. It doubles after each stream that received nothing, up
 	// to maxSubscribeBackoff.
 	subscribeBackoff, maxSubscribeBackoff = 100 * time.Millisecond, 2 * time.Second
+	// maxRefusedBackoff replaces maxSubscribeBackoff at a member that has no room for more subscribers: the attempts of thousands would
+	// take a third of its processor.
+	maxRefusedBackoff = 30 * time.Second
 )
 
 // Publish implements kv.Peers. It ignores keys that no member can have cached, which a change feed may report: a
@@ -104,17 +107,18 @@ type subscription struct {
 	receiving       bool     // the stream has brought a response
 	liveFeeds       []string // as last passed to the Sink
 	open            *openStream
+	wait            backoff.Backoff // before the next stream
 }
 
 func (s *subscription) run() {
 	s.peer.turn.Lock() // for a moment, a member that returns at another address has two subscriptions
 	defer s.peer.turn.Unlock()
-	wait := backoff.Backoff{First: subscribeBackoff, Longest: maxSubscribeBackoff}
+	s.wait.First = subscribeBackoff
 	for {
 		if s.once() && s.peer.quota.GapAllowed() {
-			wait.Reset()
+			s.wait.Reset()
 		}
-		if s.release() || !wait.Wait(s.peer.onRing) {
+		if s.release() || !s.wait.Wait(s.peer.onRing) {
 			return
 		}
 	}
@@ -276,6 +280,10 @@ func (s *subscription) setLiveFeeds(datasets []string) {
 
 // end reports whether the stream that err has ended brought a response, and calls Missed for what may follow it.
 func (s *subscription) end(err error) bool {
+	s.wait.Longest = maxSubscribeBackoff
+	if status.Code(err) == codes.ResourceExhausted { //guard:refused-subscribers-try-again-at-once
+		s.wait.Longest = maxRefusedBackoff
+	}
 	if status.Code(err) == codes.OutOfRange {
 		s.epoch = 0
 	}

@@ -154,7 +154,7 @@ func (r *report) text() string {
 			line("| %d | %d | %d | %d | %.0f |", o.Pods, o.MostEvents, o.Etcd.Events, o.MostLists, 3*float64(o.Pods)*float64(o.Pods))
 		}
 	}
-	line("\nThe last column is 3 n²: three events of each pod at each pod. For any number of pods beyond %d, a member gets about three events for each member,", r.most)
+	line("\nThe last column is 3 n²: three events of each pod at each pod. For any number of pods beyond %d, a member gets three to five events for each member,", r.most)
 	line("and a client gets the changes of several members in one message. 10 000 pods: 300 million events before, and fewer than %d × %d now.\n", r.most, 5*r.most)
 	line("## Invalidations and heartbeats\n")
 	line("The cluster makes %d writes a second, spread over the members, and each pod has read from each member within 30 s, so that all subscribe to all", clusterWrites)
@@ -201,8 +201,8 @@ func (r *report) arithmetic(line func(string, ...any)) {
 	line("(`ringside_subscribers_refused_total`). This concerns the readers of a change feed in every cluster, because all pods subscribe to them, and the other members")
 	line("only if most pods read keys of each of them within 30 s. A pod that is refused trusts no copy for longer than `local_ttl`, and its datasets with a change feed")
 	line("expire by `ttl`, as without a feed. Reads do not fail. Then, in this order:\n")
-	line("1. More pods: each refused subscriber tries again after 1.5 s in the mean, which at 10 000 pods is %.0f requests a second and %.2f cores at such a member.",
-		(1e4-float64(admitted))/1.5, (1e4-float64(admitted))/1.5*cpuMessage.Seconds())
+	line("1. More pods: each refused subscriber tries again every 15 to 30 s, which at 10 000 pods is %.0f requests a second and %.2f cores at such a member.",
+		(1e4-float64(admitted))/22.5, (1e4-float64(admitted))/22.5*cpuMessage.Seconds())
 	line("1. %d pods: the connections of one member (%d KiB each from the same budget). Fetches beyond are refused and go to the successor, or to the database.", conns, connectionBytes>>10)
 	line("1. %d pods, with ten times the memory: `MaxSubscribers`.", mostSubscribers+1)
 	line("1. %d pods: `MaxConns`. A larger cluster whose pods read all keys needs more than %d members.", mostConns, r.most)
