@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	narrowBytes = 4 << 10  // of each buffer of a connection
+	restBytes   = 2 << 10  // of the buffer of what arrives, until one is full: most members of a large cluster are seldom asked
+	narrowBytes = 4 << 10  // of each other buffer of a connection
 	wideBytes   = 32 << 10 // of each buffer while much is read or written
 	maxOut      = 64 << 10 // of frames that wait to be written; a larger message waits
 	// connWindow is what the server may send on all streams together before its client has read it. Each stream has a window of

@@ -24,7 +24,7 @@ type reader struct {
 }
 
 func (r *reader) init(c *conn) {
-	r.conn, r.buf = c, make([]byte, narrowBytes)
+	r.conn, r.buf = c, make([]byte, restBytes)
 	r.decoder = header.NewFieldDecoder(r.head.add)
 }
 
@@ -106,10 +106,10 @@ func (r *reader) resize() {
 	c := r.conn
 	switch {
 	case r.from == 0 && r.to < len(r.buf):
-	case r.to == len(r.buf) && len(r.buf) == narrowBytes && c.loan.Grow(wideBytes):
+	case r.to == len(r.buf) && len(r.buf) == restBytes && c.loan.Grow(wideBytes):
 		r.buf = append(make([]byte, 0, wideBytes), r.buf...)[:wideBytes]
-	case r.narrow && r.from == r.to && len(r.buf) > narrowBytes:
-		r.buf, r.from, r.to = make([]byte, narrowBytes), 0, 0
+	case r.narrow && r.from == r.to && len(r.buf) > restBytes:
+		r.buf, r.from, r.to = make([]byte, restBytes), 0, 0
 		c.loan.Shrink(0)
 	}
 	r.narrow = false
@@ -222,7 +222,7 @@ func (r *reader) onHeaders(f frame.Header) error {
 }
 
 func (r *reader) onControl(f frame.Header) error {
-	if f.Length > narrowBytes {
+	if f.Length > restBytes {
 		return frame.CodeFrameSize
 	}
 	if err := r.need(f.Length); err != nil {
