@@ -164,7 +164,7 @@ func TestWriteCommandLines(t *testing.T) {
 		{"top --once --interval 500ms --admin $A", 0, "node-1  ok", ""},
 		{"top --once --interval 1ms --admin $A", 2, "", "--interval: want 500ms or more"},
 		{"top --once --admin 127.0.0.1:1", 1, "", "no sidecar is listening"},
-		{"watch metrics --http $H", 2, "", "want DATASET KEY...; got 1 argument"},
+		{"watch metrics --http $H", 2, "", "want DATASET KEY... | --prefix PREFIX | --all; got 1 argument"},
 		{"watch nope a --http $H", 1, "", "watch nope: "},
 		{"watch metrics a --http 127.0.0.1:1", 1, "", "no sidecar is listening"},
 		{"changes sql metrics -c $C", 0, "CREATE TRIGGER", ""},
