@@ -596,10 +596,14 @@ func TestWatchEndsWithItsPermission(t *testing.T) {
 	if _, err := stream.Recv(); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("gRPC: got %v, want UNAUTHENTICATED", err)
 	}
+	var rest []string
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "event:") {
-			t.Errorf("SSE: got %q after the permission had ended", lines.Text())
+		if text := lines.Text(); text != "" && !strings.HasPrefix(text, ":") {
+			rest = append(rest, text)
 		}
+	}
+	if end := strings.Join(rest, "\n"); strings.Count(end, "event:") != 1 || !strings.Contains(end, "event: end\ndata: ") || !strings.Contains(end, "unauthenticated") {
+		t.Errorf("SSE: got %q after the permission had ended, want the end and its reason", end)
 	}
 }
 

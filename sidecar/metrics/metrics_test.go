@@ -335,7 +335,7 @@ func TestMissingPartsHaveNoMetric(t *testing.T) {
 
 // TestLabelsAreAFixedSet keeps keys, addresses and error texts out of labels.
 func TestLabelsAreAFixedSet(t *testing.T) {
-	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "use", "ring_id", "role", "version", "revision"}
+	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "use", "ring_id", "role", "version", "revision", "zone"}
 	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
 			continue

@@ -172,10 +172,13 @@ func (w *eventWriter) end() error {
 	return w.buffer.Flush()
 }
 
-// appendEvent appends one event. data is JSON on one line; browsers ignore events without data.
+// appendEvent appends one event. data is JSON on one line; browsers ignore events without data. An event without an id leaves
+// browsers the one before, with which they continue.
 func appendEvent(b []byte, name, id string, data []byte) []byte {
 	b = append(append(b, "event: "...), name...)
-	b = append(append(b, "\nid: "...), id...)
+	if id != "" {
+		b = append(append(b, "\nid: "...), id...)
+	}
 	b = append(append(b, "\ndata: "...), data...)
 	return append(b, "\n\n"...)
 }
