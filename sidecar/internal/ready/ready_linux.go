@@ -2,6 +2,7 @@ package ready
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ type Loop struct {
 	kernel  syscall.RawConn
 	waiting map[int]waiting // :: descriptor → who waits for it
 	running bool
+	left    int         // connections that have been removed; only the loop uses it
 	late    *time.Timer // closes connections whose deadline has passed
 }
 
@@ -55,6 +57,7 @@ func (l *Loop) Add(s *listen.Socket, w Waiter) error {
 func (l *Loop) Remove(s *listen.Socket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.left++
 	delete(l.waiting, s.FD())
 	_ = l.control(syscall.EPOLL_CTL_DEL, s.FD(), &syscall.EpollEvent{}) // it was added
 }
@@ -94,10 +97,14 @@ func (l *Loop) run() {
 	}
 	for l.goesOn() {
 		_ = l.kernel.Read(anyReady) // fails only if the file is closed, which nothing does
+		before := l.left
 		for _, e := range events[:n] {
 			if w := l.at(int(e.Fd)); w != nil {
 				w.Ready()
 			}
+		}
+		if l.left != before {
+			runtime.Gosched() // to the goroutines that connections have got: the loop may have more to do for long
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
@@ -31,6 +32,7 @@ type loopServer struct {
 func startLoopServer(t *testing.T, set func(*Server), more ...api.Served) *loopServer {
 	t.Helper()
 	s := newServer(t, more...)
+	s.loops = make([]ready.Loop, 1) // also where there is one processor
 	if set != nil {
 		set(s)
 	}

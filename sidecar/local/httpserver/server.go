@@ -48,7 +48,8 @@ func New(base context.Context, handler *httpapi.Handler, identify func(net.Conn)
 	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
 	s.wideBuffers.New = func() any { b := make([]byte, 0, wideBytes); return &b }
 	s.date.Store(new(date))
-	s.loops = make([]ready.Loop, max(1, runtime.GOMAXPROCS(0)/2)) // the clients need the other processors
+	// A loop that always has something to do keeps its processor from looking for what else the network brings: half of them remain.
+	s.loops = make([]ready.Loop, runtime.GOMAXPROCS(0)/2)
 	return s
 }
 
