@@ -203,6 +203,7 @@ func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var writing sync.WaitGroup
 	writing.Go(func() { c.writeSlowly(ctx, t) })
+	p.wantSamples("a write", "ringside_write_duration_seconds_count")
 	p.checkDashboards(c)
 	stop()
 	writing.Wait()

@@ -103,8 +103,18 @@ func openTun(namespace, name string) (device *os.File, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // the thread ends with the goroutine: it must not run others in the namespace
+		runtime.LockOSThread()
+		own, e := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if e != nil {
+			err = e
+			return
+		}
+		defer unix.Close(own)
 		device, err = openTunHere(namespace, name)
+		// The thread must not end with the goroutine: processes that it has started would be killed (Pdeathsig).
+		if e := unix.Setns(own, unix.CLONE_NEWNET); e == nil {
+			runtime.UnlockOSThread()
+		}
 	}()
 	<-done
 	return device, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
@@ -167,8 +168,11 @@ func (r *objectReader) row(index int) (row rowWrite) {
 			version = string(r.raw())
 		case "idempotencyKey":
 			row.ID = r.string()
-			if row.ID == "" {
+			switch {
+			case row.ID == "":
 				r.fail("idempotencyKey of row %d is empty; omit it if there is none", index)
+			case len(row.ID) > kv.MaxIDBytes || strings.ContainsFunc(row.ID, func(c rune) bool { return c < ' ' || c > '~' }):
+				r.fail("idempotencyKey of row %d has more than %d bytes, or other characters than those from space to ~ in ASCII", index, kv.MaxIDBytes)
 			}
 		default:
 			r.fail("row %d has %q; a row has key, value or valueBase64 or delete, and may have ifVersion, ifMatch, ifNoneMatch and "+

@@ -103,6 +103,8 @@ func TestRawBatchPut(t *testing.T) {
 		"not deleted":        {localtest.Post("/v1/rows:batchPut", `{"rows":[{"key":"a","delete":false}]}`), "invalid-batch", "is not true"},
 		"an empty condition": {row(`,"ifMatch":""}]}`), "invalid-batch", "empty condition"},
 		"an empty id":        {row(`,"idempotencyKey":""}]}`), "invalid-batch", "is empty"},
+		"an odd id":          {row(`,"idempotencyKey":"\u007f"}]}`), "invalid-batch", "other characters"},
+		"a long id":          {row(`,"idempotencyKey":"` + strings.Repeat("i", 129) + `"}]}`), "invalid-batch", "more than 128 bytes"},
 		"not base64":         {localtest.Post("/v1/rows:batchPut", `{"rows":[{"key":"a","valueBase64":"?"}]}`), "invalid-batch", "valueBase64 of row 0"},
 		"half a surrogate":   {localtest.Post("/v1/rows:batchPut", `{"rows":[{"key":"\ud800","value":1}]}`), "invalid-batch", "surrogate"},
 		"a condition of all": {localtest.Post("/v1/rows:batchPut", ok, "If-Match: *"), "malformed-request", "give each row"},
