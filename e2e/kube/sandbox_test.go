@@ -162,6 +162,7 @@ func (s *sandbox) env(t *testing.T, container corev1.Container) (list []string) 
 	t.Helper()
 	fields := map[string]string{
 		"metadata.name": s.pod.Name, "metadata.namespace": s.pod.Namespace, "status.podIP": podIP, "spec.nodeName": "node",
+		"metadata.labels['" + corev1.LabelTopologyZone + "']": s.pod.Labels[corev1.LabelTopologyZone], // "" without the label
 	}
 	values := map[string]string{}
 	for _, v := range container.Env {
