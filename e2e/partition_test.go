@@ -100,7 +100,7 @@ func (p *partition) writeAll(text string, want int) {
 		switch {
 		case err == nil && status < 300:
 			p.acked[key(i)] = value
-		case err == nil && (status == 503 || status == 504):
+		case err == nil && (status == 503 || status == 504 || status == 500 && strings.Contains(answer, "outcome-unknown")):
 			delete(p.acked, key(i)) // it may have happened, or not
 			failed++
 			p.Logf("%s: PUT %s: %d %s", s.ID, key(i), status, answer)

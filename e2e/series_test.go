@@ -14,7 +14,7 @@ import (
 // The number of series is what Prometheus pays for each pod: deploy/INSTALL.md has it for 10 000 of them.
 func TestSidecarsExportFewSeries(t *testing.T) {
 	t.Parallel()
-	const mostFresh, mostClient, mostPerDataset, mostInUse = 210, 190, 75, 320
+	const mostFresh, mostClient, mostPerDataset, mostInUse = 210, 190, 75, 400
 	etcd := rig.Etcd(t)
 	start := func(id, role string, datasets int) *rig.Sidecar {
 		config := fmt.Sprintf("membership: {role: %s, etcd: {endpoints: [%q]}}\norigins: {db: {driver: sqlite, dsn: %q}}\ndatasets:\n",
