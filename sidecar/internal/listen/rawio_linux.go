@@ -5,18 +5,10 @@ import (
 	"unsafe"
 )
 
-// The calls below never wait, so that the scheduler of the runtime need not know of them: telling it takes longer than they do.
-
-func rawRead(fd int, p []byte) (int, syscall.Errno) {
-	n, _, err := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	if err != 0 {
-		return 0, err
-	}
-	return int(n), 0
-}
-
-func rawWrite(fd int, p []byte) (int, syscall.Errno) {
-	n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+// transfer reads into p or writes it (SYS_READ or SYS_WRITE). The call never waits, so that the scheduler of the runtime need not know of
+// it: telling it takes longer than the call.
+func transfer(call uintptr, fd int, p []byte) (int, syscall.Errno) {
+	n, _, err := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 	if err != 0 {
 		return 0, err
 	}

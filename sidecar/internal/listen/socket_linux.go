@@ -113,7 +113,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		n, err := rawRead(s.fd, p)
+		n, err := transfer(syscall.SYS_READ, s.fd, p)
 		switch {
 		case err == syscall.EINTR:
 		case err != 0:
@@ -130,7 +130,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 func (s *Socket) Write(p []byte) (int, error) {
 	written := 0
 	for written < len(p) {
-		n, err := rawWrite(s.fd, p[written:])
+		n, err := transfer(syscall.SYS_WRITE, s.fd, p[written:])
 		switch {
 		case err == syscall.EINTR:
 		case err != 0:

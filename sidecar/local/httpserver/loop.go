@@ -61,8 +61,7 @@ func (c *conn) Ready() {
 		if err := c.in.Await(); errors.Is(err, listen.ErrWouldBlock) {
 			return
 		} else if err != nil {
-			c.leave()
-			c.end()
+			c.leaveAndEnd()
 			return
 		}
 		c.begun = time.Now()
@@ -72,8 +71,7 @@ func (c *conn) Ready() {
 			return
 		}
 		if !c.state.CompareAndSwap(waiting, active) {
-			c.leave()
-			c.end()
+			c.leaveAndEnd()
 			return
 		}
 		if err != nil || !c.answerFromMemory() {
@@ -91,8 +89,7 @@ func (c *conn) Ready() {
 	}
 	c.state.Store(waiting)
 	if c.rest() != nil {
-		c.leave()
-		c.end()
+		c.leaveAndEnd()
 	}
 }
 
@@ -137,6 +134,12 @@ func (c *conn) hasRoom() bool {
 
 // leave takes the connection out of the loop.
 func (c *conn) leave() { c.loop.Remove(c.socket) }
+
+// leaveAndEnd ends a connection of the loop, whose client or server has closed it.
+func (c *conn) leaveAndEnd() {
+	c.leave()
+	c.end()
+}
 
 // resume gives the connection a goroutine again, which does first and then serves it as any other.
 func (c *conn) resume(first func() bool) {
