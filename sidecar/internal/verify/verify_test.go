@@ -174,7 +174,9 @@ func TestEntryThatChangesMeanwhileIsNoFinding(t *testing.T) {
 		s.d.SetFeedLive(true)
 		s.read("a")
 		s.rows.Set("a", "3")
+		replaced := make(chan struct{})
 		go func() {
+			defer close(replaced)
 			time.Sleep(time.Second)
 			s.d.ApplyInvalidation(kv.Invalidation{Dataset: "rows", Key: "a", Version: 2})
 			s.read("a") // another entry takes its place
@@ -182,6 +184,7 @@ func TestEntryThatChangesMeanwhileIsNoFinding(t *testing.T) {
 		if a := s.audit(nil); a.Counts[kv.ChangedMeanwhile.String()] != 1 {
 			t.Errorf("got %v", a.Counts)
 		}
+		<-replaced // the audit may see the invalidation before the read ends
 	})
 }
 
