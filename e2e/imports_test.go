@@ -46,6 +46,8 @@ var mayImport = map[string][]string{
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff", "sidecar/internal/budget"},
 	"sidecar/internal/ready":  {"sidecar/internal/listen"},
+	// Tests of the servers that use it.
+	"sidecar/internal/ready/readytest": {},
 	// The spans of requests; otlp exports them.
 	"sidecar/internal/tracing":       {},
 	"sidecar/internal/tracing/calls": {"sidecar/internal/tracing"},
@@ -148,7 +150,7 @@ var mayImport = map[string][]string{
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi", "sidecar/local/respserver",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"sidecar/internal/tracing", "sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/api":   {"sidecar/internal/tracing", "sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/internal/ready"},
 	"sidecar/local/watch": {"origin", "origin/keylist", "ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"sidecar/internal/tracing",
@@ -162,7 +164,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/resp": {},
 	"sidecar/local/respserver": {
 		"ring/printable", "sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
-		"sidecar/internal/listen", "sidecar/internal/resp", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/listen", "sidecar/internal/ready", "sidecar/internal/resp", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/extauthz": {"sidecar/internal/httpview", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/grpcapi": {"sidecar/internal/tracing", "sidecar/internal/tracing/calls", "sidecar/local/extauthz",

@@ -16,13 +16,16 @@ type Histogram struct {
 }
 
 // Observe counts one duration.
-func (h *Histogram) Observe(d time.Duration) {
+func (h *Histogram) Observe(d time.Duration) { h.ObserveN(d, 1) }
+
+// ObserveN counts a duration n times: the mean of n that were measured together.
+func (h *Histogram) ObserveN(d time.Duration, n int64) {
 	s, i := d.Seconds(), 0
 	for i < len(Buckets) && s > Buckets[i] {
 		i++
 	}
-	h.counts[i].Add(1)
-	h.sum.Add(int64(d))
+	h.counts[i].Add(uint64(n))
+	h.sum.Add(int64(d) * n)
 }
 
 // Any reports whether h has counted anything.

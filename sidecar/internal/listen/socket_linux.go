@@ -13,8 +13,8 @@ import (
 // Socket is a connection that the runtime does not poll: reads and writes never wait, and fail with ErrWouldBlock instead. Its
 // methods are for the goroutine that serves it, except Close and SyscallConn.
 type Socket struct {
-	net.Conn // the connection that it was, which is closed: only its addresses are used
-	readBy   atomic.Int64
+	net.Conn              // the connection that it was, which is closed: only its addresses are used
+	readBy   atomic.Int64 // the deadline for reading, in nanoseconds; 0: none
 
 	mu       sync.Mutex // guards the fields below, so that nothing uses a descriptor that belongs to another file by now
 	fd       int        // -1 after Release
@@ -149,14 +149,21 @@ func failed(call string, err syscall.Errno) error {
 	return os.NewSyscallError(call, err)
 }
 
-// SetReadDeadline implements net.Conn: a ready.Loop closes the socket when Late reports true.
+// SetReadDeadline implements net.Conn: a loop of package ready closes the socket when Late reports true.
 func (s *Socket) SetReadDeadline(t time.Time) error {
-	s.readBy.Store(t.UnixNano())
+	by := int64(0)
+	if !t.IsZero() {
+		by = t.UnixNano()
+	}
+	s.readBy.Store(by)
 	return nil
 }
 
 // Late reports whether the deadline for reading has passed.
-func (s *Socket) Late(now time.Time) bool { return now.UnixNano() > s.readBy.Load() }
+func (s *Socket) Late(now time.Time) bool {
+	by := s.readBy.Load()
+	return by != 0 && now.UnixNano() > by
+}
 
 // SetWriteDeadline implements net.Conn. A write never waits.
 func (s *Socket) SetWriteDeadline(time.Time) error { return nil }

@@ -17,8 +17,8 @@ const maxEvents = 64
 // checkLate is how often deadlines are checked.
 const checkLate = time.Second
 
-// Loop is the goroutine that waits. It runs only while there are connections. The zero value is ready to use.
-type Loop struct {
+// loop is the goroutine that waits. It runs only while there are connections. The zero value is ready to use.
+type loop struct {
 	mu      sync.Mutex // guards the fields below
 	epoll   *os.File   // nil before the first connection
 	kernel  syscall.RawConn
@@ -33,8 +33,8 @@ type waiting struct {
 	waiter Waiter
 }
 
-// Add calls w.Ready, in the goroutine of the loop, whenever s can be read or has ended, until Remove.
-func (l *Loop) Add(s *listen.Socket, w Waiter) error {
+// add calls w.Ready, in the goroutine of the loop, whenever s can be read or has ended, until remove.
+func (l *loop) add(s *listen.Socket, w Waiter) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.open(); err != nil {
@@ -53,8 +53,8 @@ func (l *Loop) Add(s *listen.Socket, w Waiter) error {
 	return nil
 }
 
-// Remove ends what Add began. It is called by Ready.
-func (l *Loop) Remove(s *listen.Socket) {
+// remove ends what add began. It is called by Ready.
+func (l *loop) remove(s *listen.Socket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.left++
@@ -63,7 +63,7 @@ func (l *Loop) Remove(s *listen.Socket) {
 }
 
 // open makes the kernel's list of sockets, which the runtime polls as it polls a connection.
-func (l *Loop) open() error {
+func (l *loop) open() error {
 	if l.epoll != nil {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (l *Loop) open() error {
 	return err
 }
 
-func (l *Loop) control(operation, fd int, event *syscall.EpollEvent) (err error) {
+func (l *loop) control(operation, fd int, event *syscall.EpollEvent) (err error) {
 	controlled := l.kernel.Control(func(epoll uintptr) { err = syscall.EpollCtl(int(epoll), operation, fd, event) })
 	if err == nil {
 		err = controlled
@@ -88,7 +88,7 @@ func (l *Loop) control(operation, fd int, event *syscall.EpollEvent) (err error)
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-func (l *Loop) run() {
+func (l *loop) run() {
 	var events [maxEvents]syscall.EpollEvent
 	n := 0
 	anyReady := func(epoll uintptr) bool { // made once: a hit must not allocate
@@ -110,7 +110,7 @@ func (l *Loop) run() {
 }
 
 // goesOn ends the loop when nothing waits.
-func (l *Loop) goesOn() bool {
+func (l *loop) goesOn() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.running = len(l.waiting) > 0; !l.running {
@@ -121,14 +121,14 @@ func (l *Loop) goesOn() bool {
 
 // at returns who waits for a descriptor; nil if nobody does any more. It may be another connection than the one that was ready:
 // that one then finds nothing to read.
-func (l *Loop) at(fd int) Waiter {
+func (l *loop) at(fd int) Waiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.waiting[fd].waiter
 }
 
 // closeLate closes connections whose deadline has passed.
-func (l *Loop) closeLate() {
+func (l *loop) closeLate() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -151,8 +151,8 @@ func look(epoll uintptr, events []syscall.EpollEvent) int {
 	return int(n)
 }
 
-// Len returns how many connections wait.
-func (l *Loop) Len() int {
+// len returns how many connections wait.
+func (l *loop) len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.waiting)

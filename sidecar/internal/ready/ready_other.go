@@ -4,11 +4,11 @@ package ready
 
 import "github.com/ringside-cache/ringside/sidecar/internal/listen"
 
-// Loop exists only on Linux: listen.Detach takes no socket elsewhere.
-type Loop struct{}
+// loop exists only on Linux: listen.Detach takes no socket elsewhere.
+type loop struct{}
 
-// Add is never called.
-func (*Loop) Add(*listen.Socket, Waiter) error { return nil }
+func (*loop) add(*listen.Socket, Waiter) error { return nil }
 
-// Remove is never called.
-func (*Loop) Remove(*listen.Socket) {}
+func (*loop) remove(*listen.Socket) {}
+
+func (*loop) len() int { return 0 }

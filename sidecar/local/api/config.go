@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -65,6 +66,8 @@ type Config struct {
 	Redis bool
 	// Budget limits the bytes that clients make the process use; nil means no limit.
 	Budget *budget.Budget
+	// Loops are where connections wait for their next hit; default ready.NewLoops.
+	Loops *ready.Loops
 	// ConnShare is the part of the Budget's bytes for connections that belongs to each listener.
 	ConnShare float64
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
@@ -107,6 +110,9 @@ func (c Config) withDefaults() Config {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	if c.Loops == nil {
+		c.Loops = ready.NewLoops()
+	}
 	if c.Errors == nil {
 		c.Errors = apierror.NewLog(func(apierror.Line) {})
 	}

@@ -62,9 +62,7 @@ type conn struct {
 	slow     bool // the content has taken too long to arrive
 	sending  bool // the client may still be sending
 
-	hits   int            // requests in a row that memory has answered
-	socket *listen.Socket // nil unless the connection waits in the loop
-	loop   *ready.Loop
+	loop ready.Conn
 }
 
 func (s *Server) newConn(c net.Conn) *conn {
@@ -121,9 +119,7 @@ func (c *conn) end() {
 		closeLingering(c.net)
 	}
 	_ = c.net.Close()
-	if c.socket != nil {
-		c.socket.Release()
-	}
+	c.loop.Release()
 	c.buffer.Close()
 	c.server.conns.Remove(c)
 }
@@ -193,9 +189,7 @@ func (c *conn) respond() (keep bool) {
 		c.serveWatch(x)
 		return false
 	}
-	if c.hits++; !s.handler.IsHit(x) {
-		c.hits = 0
-	}
+	c.loop.Count(s.handler.IsHit(x))
 	keep = !x.Unread && c.mayStay()
 	c.sending = !keep && !c.content.Ended() && !c.slow //guard:refusal-lost-to-reset
 	return c.write(&x.Response, keep) == nil && keep

@@ -8,44 +8,23 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
-// hitsInARow is how many requests memory must have answered before the loop takes a connection: to take it and to give it back
-// is the work of two hits.
-const hitsInARow = 4
-
 // waitInLoop leaves a connection whose requests are hits to the loop. It reports whether the loop has it.
 func (c *conn) waitInLoop() bool {
-	if c.hits < hitsInARow || len(c.server.loops) == 0 || c.in.Buffered() > 0 || c.out != nil || !c.life.limits.End.IsZero() {
+	if !c.loop.Likely(c.server.loops) || c.in.Buffered() > 0 || c.out != nil || !c.life.limits.End.IsZero() {
 		return false
 	}
-	c.hits = 0
-	socket, ok := listen.Detach(c.net)
-	if !ok {
-		return false
-	}
-	c.socket, c.loop, c.deadline.read = socket, c.server.nextLoop(), time.Time{}
-	if c.rest() == nil && c.loop.Add(socket, c) == nil {
+	if c.loop.Enter(c.server.loops, c.net, c, c.rest) {
 		return true
 	}
-	_ = c.attach() // if it fails, so does the next read
+	c.deadline.read, c.deadline.write = time.Time{}, time.Time{}
 	return false
 }
 
 // rest prepares the connection for the wait.
 func (c *conn) rest() error {
-	c.begun = time.Time{}
+	c.begun, c.deadline.read = time.Time{}, time.Time{}
 	c.place.Wait()
 	return c.limitRead()
-}
-
-// attach gives the socket back to the runtime.
-func (c *conn) attach() error {
-	c.deadline.read, c.deadline.write = time.Time{}, time.Time{}
-	socket := c.socket
-	err := listen.Attach(c.net, socket)
-	if err == nil {
-		c.socket = nil
-	}
-	return err
 }
 
 // Ready implements ready.Waiter: it answers what has arrived, if it can do so without waiting.
@@ -53,7 +32,7 @@ func (c *conn) Ready() {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.backend.Panic("while serving a connection", p)
-			c.leave()
+			c.loop.Leave()
 			go c.end()
 		}
 	}()
@@ -132,17 +111,16 @@ func (c *conn) hasRoom() bool {
 		c.flush() == nil //guard:loop-writes-to-a-client-that-does-not-read
 }
 
-// leave takes the connection out of the loop.
-func (c *conn) leave() { c.loop.Remove(c.socket) }
-
 // leaveAndEnd ends a connection of the loop, whose client or server has closed it.
 func (c *conn) leaveAndEnd() {
-	c.leave()
+	c.loop.Leave()
 	c.end()
 }
 
 // resume gives the connection a goroutine again, which does first and then serves it as any other.
 func (c *conn) resume(first func() bool) {
-	c.leave()
-	go c.run(func() bool { return c.attach() == nil && first() })
+	c.loop.Resume(func(err error) {
+		c.deadline.read, c.deadline.write = time.Time{}, time.Time{}
+		c.run(func() bool { return err == nil && first() })
+	})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/internal/ready"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready/readytest"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
@@ -32,7 +33,7 @@ type loopServer struct {
 func startLoopServer(t *testing.T, set func(*Server), more ...api.Served) *loopServer {
 	t.Helper()
 	s := newServer(t, more...)
-	s.loops = make([]ready.Loop, 1) // also where there is one processor
+	s.loops = ready.NewLoopsOf(1) // also where there is one processor
 	if set != nil {
 		set(s)
 	}
@@ -49,13 +50,6 @@ func startLoopServer(t *testing.T, set func(*Server), more ...api.Served) *loopS
 		bounded.CloseConns()
 	})
 	return &loopServer{s, bounded}
-}
-
-func (s *loopServer) waiting() (n int) {
-	for i := range s.loops {
-		n += s.loops[i].Len()
-	}
-	return n
 }
 
 func (s *loopServer) dial(t *testing.T) net.Conn {
@@ -77,11 +71,11 @@ var oneHit = get("/v1/blobs/a")
 // warm reads a key so often that the loop takes the connection, if the server has one.
 func (s *loopServer) warm(t *testing.T, c net.Conn) *bufio.Reader {
 	t.Helper()
-	before, r := s.waiting(), bufio.NewReader(c)
-	for range hitsInARow + 1 {
+	before, r := s.loops.Len(), bufio.NewReader(c)
+	for range ready.HitsInARow + 1 {
 		hit(t, c, r)
 	}
-	await(t, "the loop has the connection", func() bool { return len(s.loops) == 0 || s.waiting() > before })
+	await(t, "the loop has the connection", func() bool { return s.loops == nil || s.loops.Len() > before })
 	return r
 }
 
@@ -135,7 +129,7 @@ func TestLoopAnswersLikeAGoroutine(t *testing.T) {
 		for range 1 + random.IntN(12) {
 			sent = append(sent, randomRequest(random))
 		}
-		pieces := cut(random, strings.Join(sent, "")+get("/v1/blobs/a", "Connection: close"))
+		pieces := readytest.Cut(random, strings.Join(sent, "")+get("/v1/blobs/a", "Connection: close"))
 		var answers [2]string
 		for i, set := range []func(*Server){nil, func(s *Server) { s.loops = nil }} {
 			s := startLoopServer(t, set)
@@ -153,7 +147,7 @@ func TestLoopAnswersLikeAGoroutine(t *testing.T) {
 				t.Errorf("seed %d: %v", seed, err)
 			}
 			answers[i] = changing.ReplaceAllString(string(answer), "$1$2")
-			await(t, "the connection is gone", func() bool { return s.listener.Stats().Open.Load() == 0 && s.waiting() == 0 })
+			await(t, "the connection is gone", func() bool { return s.listener.Stats().Open.Load() == 0 && s.loops.Len() == 0 })
 		}
 		if answers[0] != answers[1] {
 			t.Fatalf("seed %d: %q\nthe loop answers\n%s\na goroutine answers\n%s", seed, pieces, answers[0], answers[1])
@@ -183,18 +177,6 @@ func randomRequest(random *rand.Rand) string {
 	}
 }
 
-// cut divides text at random places.
-func cut(random *rand.Rand, text string) (pieces []string) {
-	for len(text) > 0 {
-		n := 1 + random.IntN(len(text))
-		if random.IntN(2) == 0 {
-			n = min(n, 1+random.IntN(40))
-		}
-		pieces, text = append(pieces, text[:n]), text[n:]
-	}
-	return pieces
-}
-
 // A client that does not read gets the attention of a goroutine, and all its responses.
 func TestLoopDoesNotWaitForAClient(t *testing.T) {
 	t.Parallel()
@@ -212,12 +194,12 @@ func TestLoopDoesNotWaitForAClient(t *testing.T) {
 		_, err := io.WriteString(greedy, strings.Repeat(get("/v1/large/a"), requests))
 		sent <- err
 	}()
-	await(t, "the loop has given the client a goroutine", func() bool { return s.waiting() == 1 })
+	await(t, "the loop has given the client a goroutine", func() bool { return s.loops.Len() == 1 })
 	for range 100 {
 		hit(t, other, r)
 	}
-	if s.waiting() != 1 {
-		t.Errorf("%d connections wait in the loop, want that of the client that reads", s.waiting())
+	if s.loops.Len() != 1 {
+		t.Errorf("%d connections wait in the loop, want that of the client that reads", s.loops.Len())
 	}
 	for range requests {
 		readHit(t, answers, value)
@@ -239,7 +221,7 @@ func TestLoopDoesNotWaitForALoad(t *testing.T) {
 	if _, err := io.WriteString(loading, get("/v1/slow/a")+oneHit); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the loop has given the client a goroutine", func() bool { return s.waiting() == 1 })
+	await(t, "the loop has given the client a goroutine", func() bool { return s.loops.Len() == 1 })
 	for range 10 {
 		hit(t, other, r)
 	}
@@ -279,7 +261,7 @@ func TestLoopConnectionsEnd(t *testing.T) {
 			if n, err := r.Read(make([]byte, 1)); n > 0 || err != io.EOF {
 				t.Errorf("read %d bytes, %v; want the end", n, err)
 			}
-			await(t, "nothing is left", func() bool { return s.listener.Stats().Open.Load() == 0 && s.waiting() == 0 })
+			await(t, "nothing is left", func() bool { return s.listener.Stats().Open.Load() == 0 && s.loops.Len() == 0 })
 		})
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,8 +34,7 @@ type Server struct {
 	buffers     sync.Pool // of *[]byte of outBytes, for responses
 	wideBuffers sync.Pool // of *[]byte of wideBytes
 	date        atomic.Pointer[date]
-	loops       []ready.Loop  // of connections whose requests are hits
-	next        atomic.Uint32 // of loops
+	loops       *ready.Loops // for connections whose requests are hits
 
 	conns listen.Conns[*conn]
 }
@@ -48,13 +46,8 @@ func New(base context.Context, handler *httpapi.Handler, identify func(net.Conn)
 	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
 	s.wideBuffers.New = func() any { b := make([]byte, 0, wideBytes); return &b }
 	s.date.Store(new(date))
-	// A loop that always has something to do keeps its processor from looking for what else the network brings: half of them remain.
-	s.loops = make([]ready.Loop, runtime.GOMAXPROCS(0)/2)
+	s.loops = s.config.Loops
 	return s
-}
-
-func (s *Server) nextLoop() *ready.Loop {
-	return &s.loops[int(s.next.Add(1))%len(s.loops)]
 }
 
 func newContexts() sync.Pool {

@@ -35,6 +35,8 @@ type command struct {
 	// first, last and step say which arguments are keys, as COMMAND does.
 	first, last, step int
 	run               func(c *conn, a arguments)
+	// memory replies if nothing but memory is needed, and never waits. It reports whether it has; otherwise nothing has happened.
+	memory func(c *conn, a arguments) bool
 }
 
 func (d *command) accepts(n int) bool {
@@ -50,31 +52,31 @@ const maxName = 16
 // commands returns all commands, by their names in upper case.
 func commands() map[string]*command {
 	table := []command{
-		{"get", 2, reads, 1, 1, 1, (*conn).get},
-		{"mget", -2, reads, 1, -1, 1, (*conn).mget},
-		{"exists", -2, reads, 1, -1, 1, (*conn).exists},
-		{"strlen", 2, reads, 1, 1, 1, (*conn).strlen},
-		{"ttl", 2, reads, 1, 1, 1, (*conn).ttl},
-		{"pttl", 2, reads, 1, 1, 1, (*conn).pttl},
-		{"scan", -2, session, 0, 0, 0, (*conn).scan},
-		{"set", -3, writes, 1, 1, 1, (*conn).set},
-		{"setnx", 3, writes, 1, 1, 1, (*conn).setnx},
-		{"mset", -3, writes, 1, -1, 2, (*conn).mset},
-		{"del", -2, writes, 1, -1, 1, (*conn).del},
-		{"unlink", -2, writes, 1, -1, 1, (*conn).del},
-		{"ping", -1, session | reads, 0, 0, 0, (*conn).ping},
-		{"echo", 2, session | reads, 0, 0, 0, func(c *conn, a arguments) { c.value(a.Arg(1)) }},
-		{"hello", -1, session | control, 0, 0, 0, (*conn).hello},
-		{"auth", -2, session | control, 0, 0, 0, (*conn).auth},
-		{"select", 2, session, 0, 0, 0, (*conn).selectDatabase},
-		{"info", -1, session, 0, 0, 0, (*conn).info},
-		{"command", -1, session, 0, 0, 0, (*conn).describe},
-		{"client", -2, session, 0, 0, 0, (*conn).client},
-		{"quit", -1, session | control, 0, 0, 0, (*conn).quitNow},
-		{"reset", 1, session | control, 0, 0, 0, (*conn).reset},
-		{"multi", 1, session | control, 0, 0, 0, (*conn).multi},
-		{"exec", 1, session | control, 0, 0, 0, (*conn).exec},
-		{"discard", 1, session | control, 0, 0, 0, (*conn).discardTransaction},
+		{"get", 2, reads, 1, 1, 1, (*conn).get, (*conn).getCached},
+		{"mget", -2, reads, 1, -1, 1, (*conn).mget, (*conn).mgetCached},
+		{"exists", -2, reads, 1, -1, 1, (*conn).exists, (*conn).existsCached},
+		{"strlen", 2, reads, 1, 1, 1, (*conn).strlen, (*conn).strlenCached},
+		{"ttl", 2, reads, 1, 1, 1, (*conn).ttl, (*conn).ttlCached},
+		{"pttl", 2, reads, 1, 1, 1, (*conn).pttl, (*conn).pttlCached},
+		{"scan", -2, session, 0, 0, 0, (*conn).scan, nil},
+		{"set", -3, writes, 1, 1, 1, (*conn).set, nil},
+		{"setnx", 3, writes, 1, 1, 1, (*conn).setnx, nil},
+		{"mset", -3, writes, 1, -1, 2, (*conn).mset, nil},
+		{"del", -2, writes, 1, -1, 1, (*conn).del, nil},
+		{"unlink", -2, writes, 1, -1, 1, (*conn).del, nil},
+		{"ping", -1, session | reads, 0, 0, 0, (*conn).ping, (*conn).pingNow},
+		{"echo", 2, session | reads, 0, 0, 0, func(c *conn, a arguments) { c.value(a.Arg(1)) }, nil},
+		{"hello", -1, session | control, 0, 0, 0, (*conn).hello, nil},
+		{"auth", -2, session | control, 0, 0, 0, (*conn).auth, nil},
+		{"select", 2, session, 0, 0, 0, (*conn).selectDatabase, nil},
+		{"info", -1, session, 0, 0, 0, (*conn).info, nil},
+		{"command", -1, session, 0, 0, 0, (*conn).describe, nil},
+		{"client", -2, session, 0, 0, 0, (*conn).client, nil},
+		{"quit", -1, session | control, 0, 0, 0, (*conn).quitNow, nil},
+		{"reset", 1, session | control, 0, 0, 0, (*conn).reset, nil},
+		{"multi", 1, session | control, 0, 0, 0, (*conn).multi, nil},
+		{"exec", 1, session | control, 0, 0, 0, (*conn).exec, nil},
+		{"discard", 1, session | control, 0, 0, 0, (*conn).discardTransaction, nil},
 	}
 	all := make(map[string]*command, len(table))
 	for i := range table {
@@ -108,7 +110,10 @@ func (c *conn) handle(a arguments) {
 		c.reject(fmt.Sprintf("wrong number of arguments for '%s' command", d.name))
 	case c.transaction != nil && d.flags&control == 0:
 		c.queue(d, a)
+	case c.handleFromMemory(d, a):
+		c.loop.Count(true)
 	default:
+		c.loop.Count(false)
 		d.run(c, a)
 		if c.tracking != nil {
 			c.tracking.afterCommand(d)

@@ -356,6 +356,7 @@ func TestScanReturnsCachedKeysOfPermittedDatasets(t *testing.T) {
 	}
 	c.check("+OK", "AUTH", "app", "canary-token-0123456789")
 	c.check(`"v"`, "GET", "closed:k001")
+	dial(t, "tcp", s.Redis).check("-NOAUTH …", "GET", "closed:k001") // although it is in memory now
 	if got := c.scanAll(); len(got) != 501 || !got["closed:k001"] {
 		t.Errorf("with a token: got %d keys, want 501", len(got))
 	}

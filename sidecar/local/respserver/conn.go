@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/internal/resp"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -36,7 +37,8 @@ const (
 )
 
 // conn is one connection. Its goroutine owns all fields but state; while it handles commands it holds mu, which guards
-// everything from out on against the goroutine of tracking.
+// everything from out on against the goroutine of tracking. While it waits in a loop, all fields are that of the loop: it tracks nothing
+// then.
 type conn struct {
 	server *Server
 	net    net.Conn
@@ -47,6 +49,7 @@ type conn struct {
 	state  atomic.Int32
 	timed  bool // the read deadline is set: a part of a command has arrived
 	helper sync.WaitGroup
+	loop   ready.Conn
 
 	mu       turn
 	out      *[]byte     // replies that have not been sent; nil if there are none
@@ -86,10 +89,23 @@ func (s *Server) newConn(c net.Conn) *conn {
 	return one
 }
 
-// serve handles the commands of the connection until one of the sides ends it.
+// serve handles the commands of the connection until one of the sides ends it, or a loop takes it.
 func (c *conn) serve() {
-	defer c.end()
-	for c.await() && c.handleArrived() {
+	c.run(func() bool { return c.await() && c.begin() && c.handleArrived() })
+}
+
+// run handles the commands after the first ones, which first does. It reports whether others may follow.
+func (c *conn) run(first func() bool) {
+	waits := false
+	defer func() {
+		if !waits {
+			c.end()
+		}
+	}()
+	for more := first(); more; more = c.await() && c.begin() && c.handleArrived() {
+		if waits = c.waitInLoop(); waits {
+			return
+		}
 	}
 }
 
@@ -110,6 +126,7 @@ func (c *conn) end() {
 	_ = c.flush() // fails only if the client has gone
 	c.mu.unlock()
 	_ = c.net.Close()
+	c.loop.Release()
 	c.helper.Wait()
 	c.buffer.Close()
 	c.server.conns.Remove(c)
@@ -157,12 +174,17 @@ func (c *conn) fill() error {
 	return c.in.Fill()
 }
 
-// handleArrived handles the commands that have arrived, and sends their replies. It reports whether others may follow.
-func (c *conn) handleArrived() (more bool) {
+// begin begins to handle commands. It reports false if the server has ended the connection.
+func (c *conn) begin() bool {
 	if !c.state.CompareAndSwap(waiting, active) {
 		return false
 	}
 	c.place.Work()
+	return true
+}
+
+// handleArrived handles the commands that have arrived, and sends their replies. It reports whether others may follow.
+func (c *conn) handleArrived() (more bool) {
 	c.mu.lock()
 	defer c.mu.unlock()
 	defer c.recovered()
@@ -235,8 +257,12 @@ func (c *conn) flush() error {
 		return c.failed
 	}
 	out := c.out
+	n, err := c.writeNow(*out)
+	if errors.Is(err, listen.ErrWouldBlock) { // the goroutine of the connection writes the rest
+		*out = append((*out)[:0], (*out)[n:]...)
+		return err
+	}
 	c.out = nil
-	err := c.send(*out)
 	*out = (*out)[:0]
 	if cap(*out) == largeOut {
 		c.server.large.Put(out)
@@ -247,10 +273,16 @@ func (c *conn) flush() error {
 	return err
 }
 
-// send writes to the connection. A client that does not read is disconnected.
+// send writes to the connection.
 func (c *conn) send(b []byte) error {
+	_, err := c.writeNow(b)
+	return err
+}
+
+// writeNow writes to the connection. A client that does not read is disconnected.
+func (c *conn) writeNow(b []byte) (n int, err error) {
 	if c.failed != nil {
-		return c.failed
+		return 0, c.failed
 	}
 	if len(b) > smallOut { // less fits into the kernel's buffer, unless the client has not read for long
 		c.place.Stall()
@@ -259,11 +291,22 @@ func (c *conn) send(b []byte) error {
 	if by := listen.Soon(c.writeBy, c.server.config.WriteTimeout); !by.Equal(c.writeBy) {
 		c.writeBy = by
 		if c.failed = c.net.SetWriteDeadline(by); c.failed != nil {
-			return c.failed
+			return 0, c.failed
 		}
 	}
-	_, c.failed = c.net.Write(b)
-	return c.failed
+	if n, err = c.net.Write(b); !errors.Is(err, listen.ErrWouldBlock) {
+		c.failed = err
+	}
+	return n, err
+}
+
+// hasRoom makes room for n bytes, at most smallOut, in out. It reports false if the client has to read first, or is gone.
+func (c *conn) hasRoom(n int) bool {
+	if c.out != nil && cap(*c.out)-len(*c.out) < n && !c.enlarge() && c.flush() != nil { //guard:redis-loop-writes-to-a-client-that-does-not-read
+		return false
+	}
+	c.reserve(0)
+	return true
 }
 
 // reserve makes room for n bytes, at most smallOut, in out.

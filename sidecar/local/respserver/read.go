@@ -37,7 +37,7 @@ func (c *conn) dataset(name string, o access.Operation) (api.Served, caller.Call
 	return d, who, nil
 }
 
-// get handles GET. A hit ends here.
+// get handles GET where getCached does not.
 func (c *conn) get(a arguments) {
 	name, key, e := split(a.View(1))
 	if e != nil {
@@ -51,12 +51,6 @@ func (c *conn) get(a arguments) {
 	}
 	if c.tracking != nil {
 		c.getTracked(d, name, key)
-		return
-	}
-	answer, hit := d.Cached(key, kv.ReadOptions{})
-	if hit {
-		d.Stats().CountHit(false, answer.Source == kv.SourceLocalHit)
-		c.value(answer.Value)
 		return
 	}
 	if a == arguments(c.in) {

@@ -9,12 +9,13 @@ import (
 	"sync/atomic"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
-// Server serves the Redis protocol. A connection has one goroutine, and a second one while it tracks keys. A hit neither
-// allocates nor takes a lock that connections share.
+// Server serves the Redis protocol. A connection has one goroutine, and a second one while it tracks keys, or waits in a loop for its
+// next hit. A hit neither allocates nor takes a lock that connections share.
 type Server struct {
 	backend  *api.Backend
 	config   *api.Config
@@ -24,6 +25,7 @@ type Server struct {
 	commands map[string]*command
 	small    sync.Pool // of *[]byte, for replies
 	large    sync.Pool
+	loops    *ready.Loops // for connections whose commands are hits
 	lastID   atomic.Int64 // of a connection
 	scanning sync.Mutex   // one SCAN at a time lists keys
 
@@ -32,7 +34,7 @@ type Server struct {
 
 // New returns a Server that counts in stats. base is the parent context of all commands.
 func New(base context.Context, backend *api.Backend, watches *watch.Engine, stats *api.Protocol) *Server {
-	s := &Server{backend: backend, config: backend.Config(), watches: watches, stats: stats, base: base}
+	s := &Server{backend: backend, config: backend.Config(), watches: watches, stats: stats, base: base, loops: backend.Config().Loops}
 	s.commands = commands()
 	s.small.New = func() any { b := make([]byte, 0, smallOut); return &b }
 	s.large.New = func() any { b := make([]byte, 0, largeOut); return &b }
