@@ -3,6 +3,7 @@ package loadgen
 import (
 	"bytes"
 	"fmt"
+	"strings"
 )
 
 // Fixed returns streams of a protocol whose responses all have the same size and begin in the same way, such as those of Redis.
@@ -31,11 +32,11 @@ func (f *fixed) Parse(b, out []byte) (n, responses int, _ []byte, err error) {
 	return n, responses, out, nil
 }
 
-// HTTP returns streams of GET requests of HTTP/1.1 for paths, whose responses are 200 and have a body of size bytes.
-func HTTP(paths []string, size int) func() Stream {
+// HTTP returns streams of GET requests of HTTP/1.1 for paths, with header fields, whose responses are 200 and have a body of size bytes.
+func HTTP(paths []string, size int, fields ...string) func() Stream {
 	requests := make([][]byte, len(paths))
 	for i, path := range paths {
-		requests[i] = []byte("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		requests[i] = []byte("GET " + path + " HTTP/1.1\r\n" + strings.Join(append([]string{"Host: localhost"}, fields...), "\r\n") + "\r\n\r\n")
 	}
 	length := fmt.Appendf(nil, "ength: %d\r\n", size) // servers write Content-Length in two ways
 	return func() Stream { return &http1{fixed: fixed{requests: requests, size: size}, length: length} }
