@@ -119,8 +119,11 @@ var mayImport = map[string][]string{
 	"origin/sqldb/postgres/changes": {
 		"origin", "origin/sqldb/changefeed", "origin/sqldb/postgres/session", "origin/sqldb/sqltext",
 	},
+	"origin/sqldb/postgres/logical": {
+		"origin", "origin/sqldb/changefeed", "origin/sqldb/postgres/session", "origin/sqldb/sqltext",
+	},
 	"origin/sqldb/postgres": append([]string{
-		"origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
+		"origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/logical", "origin/sqldb/postgres/session",
 	}, sqlDatabase...),
 	"origin/sqldb/mysql/session": {"origin", "origin/sqldb"},
 	"origin/sqldb/mysql":         append([]string{"origin/sqldb/mysql/session"}, sqlDatabase...),
@@ -298,7 +301,8 @@ var onlyImporter = map[string][]string{
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
 	"github.com/jackc/pgx/v5": {
-		"origin/sqldb/postgres", "origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
+		"origin/sqldb/postgres", "origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/logical",
+		"origin/sqldb/postgres/session",
 	},
 	"github.com/go-sql-driver/mysql":     {"origin/sqldb/mysql", "origin/sqldb/mysql/session"},
 	"modernc.org/sqlite":                 {"origin/sqldb/sqlite", "origin/sqldb/sqlite/sqlitetest"},

@@ -325,6 +325,7 @@ func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
 		n      int
 	}{
 		{engines[0], "{kind: notify}", 500},
+		{engines[0], "{kind: logical}", 500},
 		{engines[0], "{kind: poll, interval: 100ms}", 100},
 		{engines[1], "{kind: poll, interval: 100ms}", 100},
 		{engines[2], "{kind: poll, interval: 100ms}", 100},

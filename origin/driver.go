@@ -307,6 +307,9 @@ const (
 	// FeedPoll reads what triggers record in a table, every Interval. It has its own connection too: loads that hold the
 	// whole pool would end the feed, and without the feed there would be more of them.
 	FeedPoll = "poll"
+	// FeedLogical reads the log of the database, within milliseconds, without triggers. Each feed has two connections, in addition to
+	// MaxConns.
+	FeedLogical = "logical"
 )
 
 // Defaults of FeedConfig.
@@ -315,11 +318,13 @@ const (
 	DefaultFeedInterval = 500 * time.Millisecond
 	DefaultFeedKeep     = time.Hour
 	DefaultFeedKeepRows = 100_000
+	// DefaultFeedMaxWAL is what a server of PostgreSQL keeps anyway, by default (max_wal_size).
+	DefaultFeedMaxWAL = 1 << 30
 )
 
 // FeedConfig says how an origin reports changes that others make.
 type FeedConfig struct {
-	// Kind is FeedNotify or FeedPoll.
+	// Kind is FeedNotify, FeedPoll or FeedLogical.
 	Kind string
 	// Tables are the tables whose rows make the values of a view, a join or a query, each with its columns that hold the key of
 	// the dataset, in the order of Dataset.Key. Empty means the table of the dataset.
@@ -336,6 +341,11 @@ type FeedConfig struct {
 	// and DefaultFeedKeepRows.
 	Keep     time.Duration
 	KeepRows int
+	// Publication is the publication of FeedLogical; datasets may share it. Empty means a name that is made of the dataset's.
+	Publication string
+	// MaxWAL is how many bytes of its log the server may keep for a reader of FeedLogical, which starts over if there are more; 0
+	// means DefaultFeedMaxWAL.
+	MaxWAL int64
 }
 
 // CheckFeedKey returns what is wrong with the columns that hold, in one of FeedConfig.Tables, a key of these columns.
@@ -371,6 +381,9 @@ func (c FeedConfig) WithDefaults() FeedConfig {
 	}
 	if c.KeepRows <= 0 {
 		c.KeepRows = DefaultFeedKeepRows
+	}
+	if c.MaxWAL <= 0 {
+		c.MaxWAL = DefaultFeedMaxWAL
 	}
 	return c
 }

@@ -174,17 +174,19 @@ type Feed interface {
 	Follow(ctx context.Context, handle func(Changes)) error
 }
 
-// LoggedFeed is a Feed that reads a table of changes, and deletes old rows of it.
+// LoggedFeed is a Feed of which the origin keeps changes: in a table, of which the feed deletes old rows, or in its log.
 type LoggedFeed interface {
 	Feed
-	// LogStats returns what the feed has last seen of the table.
+	// LogStats returns what the feed has last seen of them.
 	LogStats() LogStats
 }
 
-// LogStats describes a table of changes.
+// LogStats describes the changes that an origin keeps. What this kind of feed does not have is 0.
 type LogStats struct {
 	Rows    int64 // about how many there are; 0 before the first look, and while this feed does not run
 	MaxRows int64 // that are kept
+	WAL     int64 // bytes of the origin's log that are kept for this feed; 0 while it does not run
+	MaxWAL  int64 // at which the feed starts over
 	// PruneError is why old rows could not be deleted the last time; nil if they could.
 	PruneError error
 }

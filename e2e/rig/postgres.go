@@ -21,6 +21,12 @@ func Postgres(t testing.TB) (dsn string) {
 // NewPostgres is Postgres for tests that also stop or freeze the server.
 func NewPostgres(t testing.TB) *Database {
 	t.Helper()
+	return NewPostgresWith(t)
+}
+
+// NewPostgresWith is NewPostgres with other settings, each as name=value.
+func NewPostgresWith(t testing.TB, settings ...string) *Database {
+	t.Helper()
 	const folders = "/usr/lib/postgresql/*/bin"
 	server, initdb := Program(t, "postgres", folders), Program(t, "initdb", folders)
 	cred, port := serverUser(t, "postgres"), FreePort(t)
@@ -33,7 +39,7 @@ func NewPostgres(t testing.TB) *Database {
 	if err := os.Chmod(dir, 0o700); err != nil { // the server does not start with another mode
 		t.Fatalf("rig: %v", err)
 	}
-	return startPostgres(t, server, dir, cred, port)
+	return startPostgres(t, server, dir, cred, port, settings...)
 }
 
 // NewStandby starts a hot standby of a PostgreSQL server, whose DSN is given, and stops it at the end of the test. The user
@@ -81,15 +87,20 @@ func (db *Database) Demote(primary string) {
 	db.Start()
 }
 
-func startPostgres(t testing.TB, server, dir string, cred *syscall.Credential, port int) *Database {
+func startPostgres(t testing.TB, server, dir string, cred *syscall.Credential, port int, settings ...string) *Database {
 	t.Helper()
+	args := []string{"-D", dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", ""}
+	for _, setting := range append([]string{
+		"fsync=off", "full_page_writes=off", "max_connections=200", "shared_preload_libraries=pg_stat_statements",
+		"shared_buffers=32MB", "dynamic_shared_memory_type=mmap",
+		"wal_level=logical", "max_replication_slots=40", "max_wal_senders=40", // for feeds of kind logical
+	}, settings...) {
+		args = append(args, "-c", setting)
+	}
 	db := &Database{
 		process: &process{
 			t: t, name: "postgres", path: server, dir: dir, cred: cred, quit: syscall.SIGINT, // fast shutdown
-			args: []string{"-D", dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", "",
-				"-c", "fsync=off", "-c", "full_page_writes=off",
-				"-c", "max_connections=200", "-c", "shared_preload_libraries=pg_stat_statements",
-				"-c", "shared_buffers=32MB", "-c", "dynamic_shared_memory_type=mmap"},
+			args:  args,
 			ready: func(pid int) error { return postmasterReady(dir, pid) },
 		},
 		DSN: fmt.Sprintf("postgres://ringside:ringside@127.0.0.1:%d/postgres?sslmode=disable", port),

@@ -71,6 +71,8 @@ type Database struct {
 	IntegerTimes bool
 	// Notify returns the feed of origin.FeedNotify; nil if the database has no notifications.
 	Notify func(changefeed.NotifyConfig) changefeed.Feed
+	// Logical has the feeds of origin.FeedLogical; nil if the database has none.
+	Logical changefeed.Logical
 }
 
 // Reader runs the statements that read.

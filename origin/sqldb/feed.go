@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,8 +26,11 @@ func (db *DB) feed(ds origin.Dataset, c origin.FeedConfig) (changefeed.Feed, err
 	if err := db.checkFeedConfig(ds, c); err != nil {
 		return nil, err
 	}
-	if c.Kind == origin.FeedNotify {
+	switch c.Kind {
+	case origin.FeedNotify:
 		return db.notify(ds, c), nil
+	case origin.FeedLogical:
+		return db.database.Logical.Feed(db.logical(ds, c)), nil
 	}
 	table := changefeed.TableOf(ds, c)
 	return changefeed.NewPoll(changefeed.PollConfig{
@@ -49,6 +53,12 @@ func (db *DB) notify(ds origin.Dataset, c origin.FeedConfig) changefeed.Feed {
 	})
 }
 
+func (db *DB) logical(ds origin.Dataset, c origin.FeedConfig) changefeed.LogicalConfig {
+	return changefeed.LogicalConfig{
+		Origin: db.name, Dataset: ds, Sources: changefeed.Sources(ds, c), Publication: changefeed.PublicationOf(ds, c), MaxWAL: c.MaxWAL,
+	}
+}
+
 // feedConnLifetime is how soon a feed that polls follows a name that leads to another server.
 const feedConnLifetime = 10 * time.Second
 
@@ -63,7 +73,7 @@ func (db *DB) openFeedPool() *connpool.Pool {
 func (db *DB) checkFeedConfig(ds origin.Dataset, c origin.FeedConfig) error {
 	err := sqltext.Check(ds, db.database.Syntax)
 	if err == nil {
-		err = changefeed.CheckConfig(ds, c, db.database.Notify != nil)
+		err = changefeed.CheckConfig(ds, c, db.feedKinds)
 	}
 	if err != nil {
 		return err
@@ -102,13 +112,24 @@ func (db *DB) ChangesSQL(ctx context.Context, ds origin.Dataset, c origin.FeedCo
 	scripts, err := db.changes(ctx, ds, c.WithDefaults())
 	var texts [2][]string
 	for _, s := range scripts {
-		texts[0], texts[1] = append(texts[0], s.install), append(texts[1], s.remove)
+		texts[0], texts[1] = append(texts[0], s.warning()+s.install), append(texts[1], s.remove)
 	}
 	return strings.Join(texts[0], "\n"), strings.Join(texts[1], "\n"), err
 }
 
 // changeScript is the statements for one table of a feed.
-type changeScript struct{ install, remove string }
+type changeScript struct {
+	install, remove string
+	refused         error // why the statements must not be installed; they can be removed
+}
+
+// warning returns a comment that says why the statements must not be installed; empty if they can be.
+func (s changeScript) warning() string {
+	if s.refused == nil {
+		return ""
+	}
+	return "-- WARNING: " + strings.ReplaceAll(s.refused.Error(), "\n", " ") + "\n"
+}
 
 // changes returns the statements for each table of a feed.
 func (db *DB) changes(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) (all []changeScript, err error) {
@@ -117,6 +138,9 @@ func (db *DB) changes(ctx context.Context, ds origin.Dataset, c origin.FeedConfi
 	}
 	if err := db.Check(ctx, ds); err != nil { //guard:trigger-of-missing-column
 		return nil, err
+	}
+	if c.Kind == origin.FeedLogical {
+		return db.publish(ctx, ds, c)
 	}
 	for _, of := range changefeed.Sources(ds, c) {
 		at, err := db.locate(ctx, of)
@@ -131,6 +155,25 @@ func (db *DB) changes(ctx context.Context, ds origin.Dataset, c origin.FeedConfi
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// publish returns the statements for all tables of a feed of origin.FeedLogical.
+func (db *DB) publish(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) ([]changeScript, error) {
+	var located []changefeed.Table
+	for _, of := range changefeed.Sources(ds, c) {
+		at, err := db.locate(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		located = append(located, at)
+	}
+	var s changeScript
+	s.install, s.remove = db.database.Logical.Script(db.logical(ds, c), located)
+	s.refused = db.database.Logical.CheckTables(ctx, db.logical(ds, c))
+	if s.refused != nil && !errors.Is(s.refused, origin.ErrFeedUnavailable) {
+		return nil, s.refused
+	}
+	return []changeScript{s}, nil
 }
 
 // locate returns a table of a feed as the catalog has it, or an error if it cannot have the triggers.
@@ -175,6 +218,9 @@ func (db *DB) tableError(of changefeed.Source, err error) error {
 func (db *DB) InstallChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
 	scripts, err := db.changes(ctx, ds, c.WithDefaults())
 	for i := 0; err == nil && i < len(scripts); i++ {
+		if err = scripts[i].refused; err != nil {
+			return fmt.Errorf("origin %q, dataset %q: feed: %w", db.name, ds.Name, err)
+		}
 		err = db.applyChanges(ctx, ds, scripts[i].install)
 	}
 	return err
@@ -216,7 +262,7 @@ func (db *DB) CheckFeed(ctx context.Context, ds origin.Dataset, c origin.FeedCon
 	}
 	err = feed.Check(ctx)
 	for _, of := range changefeed.Sources(ds, c) {
-		if err == nil {
+		if err == nil && c.Kind != origin.FeedLogical {
 			err = db.checkTriggers(ctx, of.Dataset, c)
 		}
 	}

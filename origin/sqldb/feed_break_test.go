@@ -60,7 +60,7 @@ func TestFeedsOfServersThatBreak(t *testing.T) {
 				s.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 				for kind, feed := range feeds {
 					f := follow(t, feed)
-					if kind == origin.FeedNotify {
+					if kind != origin.FeedPoll {
 						f.wantStart(true)
 					} else {
 						f.want(map[string]int64{"a": 1})

@@ -52,7 +52,7 @@ func TestInvalidFeeds(t *testing.T) {
 		feed        origin.FeedConfig
 		want        string
 	}{
-		{"postgres", "host=h", table, origin.FeedConfig{Kind: "push"}, "use notify or poll"},
+		{"postgres", "host=h", table, origin.FeedConfig{Kind: "push"}, "use notify or poll or logical"},
 		{"sqlite", "x.db", table, notify, "use poll"},
 		{"postgres", "host=h", origin.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "in feed.tables"},
 		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: []string{"k"}}, notify, "cannot carry the dataset name"},

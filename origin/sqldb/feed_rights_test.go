@@ -191,6 +191,7 @@ func TestTwoPhaseCommitWithAFeed(t *testing.T) {
 		if c.Kind == origin.FeedNotify {
 			continue
 		}
+		d.exec(t, "DELETE FROM r")
 		f := d.record(t, ds, c).started(t)
 		writer, err := d.Conn(soon(t))
 		if err != nil {

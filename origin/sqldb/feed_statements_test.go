@@ -23,8 +23,8 @@ func testFeedOfEachStatement(t *testing.T, d database, c origin.FeedConfig) {
 				d.exec(t, create)
 			}
 			r := d.record(t, origin.Dataset{Table: tables.dataset, Key: []string{"k"}}, c)
-			for range 2 { // the triggers can be installed again
-				if err := r.db.InstallChanges(soon(t), r.ds, c); err != nil {
+			for range 2 { // it can be installed again
+				if err := r.db.InstallChanges(soon(t), r.ds, r.config); err != nil {
 					t.Fatal(err)
 				}
 			}

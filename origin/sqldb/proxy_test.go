@@ -16,7 +16,7 @@ import (
 type proxy struct {
 	dsn    string
 	silent atomic.Bool // forwards nothing to the client
-	deaf   atomic.Bool // forwards no notifications
+	deaf   atomic.Bool // forwards no notifications and no log
 	// stray is how many times a result that nobody has asked for precedes the next message, and ready how many times only the
 	// message that the server is ready does.
 	stray, ready atomic.Int32
@@ -71,7 +71,7 @@ func pass(server, client net.Conn, copying func()) {
 
 // answers forwards messages: a byte for the type, and the length of the rest with its own four bytes (PostgreSQL, 55.7).
 func (p *proxy) answers(client io.Writer, server io.Reader) {
-	const notification = 'A'
+	const notification, copyData = 'A', 'd'
 	in := bufio.NewReader(server)
 	results, cut, shifted := 0, false, false // since the last message that the server is ready
 	for {
@@ -83,7 +83,7 @@ func (p *proxy) answers(client io.Writer, server io.Reader) {
 		if _, err := io.ReadFull(in, body); err != nil {
 			return
 		}
-		if p.silent.Load() || p.deaf.Load() && head[0] == notification {
+		if p.silent.Load() || p.deaf.Load() && (head[0] == notification || head[0] == copyData) {
 			continue
 		}
 		switch head[0] {

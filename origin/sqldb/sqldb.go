@@ -27,6 +27,7 @@ const (
 type DB struct {
 	name          string
 	database      *Database
+	feedKinds     []string
 	pools         *connpool.Group
 	pool          *connpool.Pool // for reads, and for writes if the database needs no other connection for them
 	writes        *connpool.Pool
@@ -45,7 +46,10 @@ func Open(d Driver, c origin.SourceConfig) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes, defect: c.Defect, comment: c.Comment}
+	db := &DB{
+		name: c.Name, database: database, feedKinds: d.Feeds, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes, defect: c.Defect,
+		comment: c.Comment,
+	}
 	db.pools = connpool.NewGroup(database.Target)
 	db.pool = db.pools.Open(func() *sql.DB { return openPool(database.Reads, db.maxConns) })
 	db.writes = db.pool

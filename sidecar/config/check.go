@@ -122,7 +122,7 @@ var words = map[string][]string{
 	"log.level":                {"debug", "info", "warn", "error"},
 	"datasets.*.rows":          {rowsOne, rowsMany},
 	"datasets.*.eviction":      {"lru", "slru"},
-	"datasets.*.feed.kind":     {feedNotify, feedPoll},
+	"datasets.*.feed.kind":     {feedNotify, feedPoll, feedLogical},
 	"datasets.*.integer_times": {origin.IntegerSeconds, origin.IntegerMilliseconds},
 }
 

@@ -198,9 +198,16 @@ func (k datasetChecker) feed() {
 	}
 	switch f.Kind {
 	case "":
-		k.problem(k.path+".feed.kind", "is missing; want one of notify, poll")
+		k.problem(k.path+".feed.kind", "is missing; want one of %s", strings.Join(words["datasets.*.feed.kind"], ", "))
 	case feedNotify:
-		k.notify()
+		k.supported()
+		k.ofKinds()
+	case feedLogical:
+		k.supported()
+		k.ofKinds()
+		if w := f.maxWAL(); w < minMaxWAL {
+			k.problem(k.path+".feed.max_wal", "want at least %s; got %s", Size(minMaxWAL), w)
+		}
 	default:
 		k.oneOf(k.path+".feed.kind", f.Kind, words["datasets.*.feed.kind"])
 		k.poll()
@@ -260,16 +267,29 @@ func (k datasetChecker) warm() {
 	}
 }
 
-func (k datasetChecker) notify() {
+// supported checks that the database has this kind of feed.
+func (k datasetChecker) supported() {
 	driver := k.drivers.Lookup(k.config.Origins[k.Origin].Driver)
 	if driver != nil && !slices.Contains(driver.FeedKinds(), k.Feed.Kind) {
-		k.problem(k.path+".feed.kind", "%s is %s, which cannot notify; use %s", k.Origin, driver.Name(),
-			cmp.Or(strings.Join(driver.FeedKinds(), ", "), "none"))
-	}
-	if f := k.Feed; f.Table != "" || f.Interval != nil || f.Keep != nil || f.KeepRows != 0 {
-		k.problem(k.path+".feed", "table and interval belong to poll, as do keep and keep_rows; notify has channel")
+		k.problem(k.path+".feed.kind", "%s is %s, which has no feed of kind %s; use %s", k.Origin, driver.Name(),
+			k.Feed.Kind, cmp.Or(strings.Join(driver.FeedKinds(), ", "), "none"))
 	}
 }
+
+// ofKinds rejects the fields of other kinds.
+func (k datasetChecker) ofKinds() {
+	f := k.Feed
+	poll := f.Table != "" || f.Interval != nil || f.Keep != nil || f.KeepRows != 0
+	notify := f.Channel != ""
+	logical := f.Publication != "" || f.MaxWAL != 0
+	//guard:field-of-another-kind-of-feed
+	if poll && f.Kind != feedPoll || notify && f.Kind != feedNotify || logical && f.Kind != feedLogical {
+		k.problem(k.path+".feed", "channel belongs to notify; table, interval, keep and keep_rows to poll; publication and max_wal to logical")
+	}
+}
+
+// minMaxWAL is a few seconds of the log of a busy server.
+const minMaxWAL = 16 << 20
 
 // The bounds of the interval: shorter polls load the database, longer ones are hardly better than ttl.
 const (
@@ -285,9 +305,7 @@ const (
 
 func (k datasetChecker) poll() {
 	path, f := k.path+".feed", k.Feed
-	if f.Channel != "" {
-		k.problem(path+".channel", "belongs to notify; poll has table and interval")
-	}
+	k.ofKinds()
 	if i := f.interval(); i < minPoll || i > maxPoll {
 		k.problem(path+".interval", "want %s to %s; got %s", minPoll, maxPoll, i)
 	}

@@ -63,23 +63,40 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 		},
 		{
 			"feed of no kind", oneDataset + "    feed: {interval: 1s}",
-			"datasets.metrics.feed.kind: is missing; want one of notify, poll",
+			"datasets.metrics.feed.kind: is missing; want one of notify, poll, logical",
 		},
 		{
 			"unknown kind", oneDataset + "    feed: {kind: debezium}",
-			"datasets.metrics.feed.kind: want one of notify, poll",
+			"datasets.metrics.feed.kind: want one of notify, poll, logical",
 		},
 		{
 			"notify of another driver", oneDataset + "    feed: {kind: notify}",
-			"datasets.metrics.feed.kind: db is sqlite, which cannot notify; use poll",
+			"datasets.metrics.feed.kind: db is sqlite, which has no feed of kind notify; use poll",
+		},
+		{
+			"logical of another driver", oneDataset + "    feed: {kind: logical}",
+			"datasets.metrics.feed.kind: db is sqlite, which has no feed of kind logical; use poll",
+		},
+		{"logical", strings.Replace(notifying, "notify", "logical, publication: p, max_wal: 4GiB", 1) + "}}}", ""},
+		{
+			"logical with a channel", strings.Replace(notifying, "notify", "logical", 1) + ", channel: x}}}",
+			"datasets.a.feed: channel belongs to notify",
+		},
+		{
+			"logical that keeps nothing", strings.Replace(notifying, "notify", "logical", 1) + ", max_wal: 1MiB}}}",
+			"datasets.a.feed.max_wal: want at least 16MiB; got 1MiB",
+		},
+		{
+			"poll with a publication", oneDataset + "    feed: {kind: poll, publication: p}",
+			"datasets.metrics.feed: channel belongs to notify",
 		},
 		{
 			"notify with a table", notifying + ", table: x}}}",
-			"datasets.a.feed: table and interval belong to poll",
+			"datasets.a.feed: channel belongs to notify; table, interval, keep and keep_rows to poll",
 		},
 		{
 			"poll with a channel", oneDataset + "    feed: {kind: poll, channel: c}",
-			"datasets.metrics.feed.channel: belongs to notify",
+			"datasets.metrics.feed: channel belongs to notify",
 		},
 		{
 			"poll without pause", oneDataset + "    feed: {kind: poll, interval: 0s}",

@@ -296,7 +296,7 @@ func (w Warm) Query() string {
 
 // ChangeFeed reports changes in the database that bypass the cache. The zero value means none.
 type ChangeFeed struct {
-	Kind    string `yaml:"kind"`    // notify or poll
+	Kind    string `yaml:"kind"`    // notify, poll or logical
 	Channel string `yaml:"channel"` // of notify
 	Table   string `yaml:"table"`   // of poll
 	// Tables are the tables whose rows make the values of a view or query, each with the columns that hold the key, in
@@ -306,12 +306,16 @@ type ChangeFeed struct {
 	// Keep and KeepRows are how long, and how many, rows of the table of poll are kept.
 	Keep     *time.Duration `yaml:"keep"`
 	KeepRows int            `yaml:"keep_rows"`
+	// Publication is that of logical, and MaxWAL how many bytes of its log the server may keep for it.
+	Publication string `yaml:"publication"`
+	MaxWAL      Size   `yaml:"max_wal"`
 }
 
 // The kinds of change feeds.
 const (
-	feedNotify = "notify"
-	feedPoll   = "poll"
+	feedNotify  = "notify"
+	feedPoll    = "poll"
+	feedLogical = "logical"
 )
 
 // Token is a token of clients.

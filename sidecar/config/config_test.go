@@ -608,7 +608,7 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^      #channel: .*|^  #dns.*|^  #static: .*|^  #xds: .*:7074"\]`)
+	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^      #channel: .*|^      #publication: .*|^      #max_wal: .*|^  #dns.*|^  #static: .*|^  #xds: .*:7074"\]`)
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)

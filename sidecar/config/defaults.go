@@ -113,6 +113,8 @@ func (f ChangeFeed) table() string    { return or(f.Table, origin.DefaultFeedTab
 func (f ChangeFeed) keep() time.Duration { return orDefault(f.Keep, origin.DefaultFeedKeep) }
 func (f ChangeFeed) keepRows() int       { return or(f.KeepRows, origin.DefaultFeedKeepRows) }
 
+func (f ChangeFeed) maxWAL() Size { return or(f.MaxWAL, Size(origin.DefaultFeedMaxWAL)) }
+
 func (f ChangeFeed) interval() time.Duration {
 	return orDefault(f.Interval, origin.DefaultFeedInterval)
 }

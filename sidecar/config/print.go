@@ -71,7 +71,11 @@ func (l Limits) effective() Limits {
 }
 
 func (f ChangeFeed) effective() ChangeFeed {
-	if f.Kind == feedNotify {
+	switch f.Kind {
+	case feedNotify:
+		return f
+	case feedLogical:
+		f.MaxWAL = f.maxWAL()
 		return f
 	}
 	f.Table, f.Interval, f.Keep, f.KeepRows = f.table(), new(f.interval()), new(f.keep()), f.keepRows()

@@ -67,7 +67,10 @@ func (f ChangeFeed) Config() origin.FeedConfig {
 			tables[name] = key
 		}
 	}
-	return origin.FeedConfig{Tables: tables, Kind: f.Kind, Channel: f.Channel, Table: f.table(), Interval: f.interval(), Keep: f.keep(), KeepRows: f.keepRows()}
+	return origin.FeedConfig{
+		Tables: tables, Kind: f.Kind, Channel: f.Channel, Table: f.table(), Interval: f.interval(), Keep: f.keep(), KeepRows: f.keepRows(),
+		Publication: f.Publication, MaxWAL: int64(f.maxWAL()),
+	}
 }
 
 // Rows returns the dataset in the form that an origin takes: which of its rows are the values.

@@ -74,6 +74,7 @@ type ChangeFeed struct {
 type ChangeLog struct {
 	Rows, MaxRows int64
 	PruneFailed   bool
+	WAL, MaxWAL   int64 // bytes
 }
 
 // Origin is one origin with its limits.

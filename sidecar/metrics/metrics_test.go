@@ -89,7 +89,9 @@ func fullSource(t *testing.T) metrics.Source {
 				Datasets: []*cache.Dataset{routes},
 				ChangeFeeds: []metrics.ChangeFeed{{
 					Dataset: "routes", Reading: func() bool { return true },
-					Log: func() metrics.ChangeLog { return metrics.ChangeLog{Rows: 118001, MaxRows: 118002, PruneFailed: true} },
+					Log: func() metrics.ChangeLog {
+						return metrics.ChangeLog{Rows: 118001, MaxRows: 118002, PruneFailed: true, WAL: 118003, MaxWAL: 118004}
+					},
 				}},
 				Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
 					return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
@@ -217,6 +219,8 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_change_log_rows{dataset="routes"} 118001`,
 		`ringside_change_log_max_rows{dataset="routes"} 118002`,
 		`ringside_change_log_prune_failed{dataset="routes"} 1`,
+		`ringside_change_slot_bytes{dataset="routes"} 118003`,
+		`ringside_change_slot_max_bytes{dataset="routes"} 118004`,
 		`ringside_loads_total{dataset="routes"} 1`,
 		`ringside_entries{dataset="routes"} 1`,
 		`ringside_memory_max_bytes{dataset="routes"} 1.048576e+06`,

@@ -175,6 +175,12 @@ func changeFeedMetrics() []metric {
 		{"ringside_change_log_prune_failed", gauge, dataset,
 			"1 if the last attempt to delete old rows of the table of changes failed.",
 			changeLog(func(l ChangeLog) float64 { return oneIf(l.PruneFailed) })},
+		{"ringside_change_slot_bytes", gauge, dataset,
+			"Bytes of its log that PostgreSQL keeps for the replication slot of this member; 0 on members that read no logical change feed.",
+			changeLog(func(l ChangeLog) float64 { return float64(l.WAL) })},
+		{"ringside_change_slot_max_bytes", gauge, dataset,
+			"Limit of ringside_change_slot_bytes: the member drops the slot, and the change feed starts over.",
+			changeLog(func(l ChangeLog) float64 { return float64(l.MaxWAL) })},
 	}
 }
 

@@ -1,6 +1,7 @@
 package changefeed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,19 +16,22 @@ import (
 // plainName needs no quotes in any statement or message. PostgreSQL's channels have at most 63 bytes.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-// CheckConfig returns what is wrong with the feed of a dataset. Notifies says whether the database supports FeedNotify.
-func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
+// CheckConfig returns what is wrong with the feed of a dataset in a database that supports these kinds.
+func CheckConfig(ds origin.Dataset, c origin.FeedConfig, kinds []string) error {
+	all := []string{origin.FeedNotify, origin.FeedPoll, origin.FeedLogical}
 	switch {
 	case ds.Table == "" && len(c.Tables) == 0: //guard:feed-of-a-query-reports-nothing
 		return fmt.Errorf("query: %w", ErrNoTriggers)
-	case c.Kind != origin.FeedNotify && c.Kind != origin.FeedPoll:
-		return fmt.Errorf("unknown feed kind %q: use notify or poll", c.Kind)
-	case c.Kind == origin.FeedNotify && !notifies:
-		return errors.New("only PostgreSQL can notify: use poll")
+	case !slices.Contains(all, c.Kind):
+		return fmt.Errorf("unknown feed kind %q: use %s", c.Kind, strings.Join(kinds, " or "))
+	case !slices.Contains(kinds, c.Kind):
+		return fmt.Errorf("this database has no feed of kind %s: use %s", c.Kind, strings.Join(kinds, " or "))
 	case !plainName.MatchString(ds.Name):
 		return fmt.Errorf("a feed cannot carry the dataset name %q: use at most 63 letters, digits, '.', '_' and '-'", ds.Name)
 	case c.Channel != "" && !plainName.MatchString(c.Channel):
 		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
+	case c.Publication != "" && !plainName.MatchString(c.Publication):
+		return fmt.Errorf("publication %q: use at most 63 letters, digits, '.', '_' and '-'", c.Publication)
 	}
 	return checkTables(ds, c)
 }
@@ -111,4 +115,32 @@ func Marks(ds origin.Dataset, c origin.FeedConfig) []string {
 	}
 	_, table := sqltext.SplitTable(TableOf(ds, c))
 	return []string{table, "'" + ds.Name + "'"}
+}
+
+// Logical reads changes from the log of the database, and creates what makes the log have them.
+type Logical interface {
+	// Feed returns the feed of a dataset.
+	Feed(LogicalConfig) Feed
+	// Script returns the statements that publish the changes of tables, and those that stop it.
+	Script(c LogicalConfig, tables []Table) (install, remove string)
+	// CheckTables connects, and returns why an UPDATE or DELETE of a table would not tell the previous key. In a publication it may
+	// even fail.
+	CheckTables(ctx context.Context, c LogicalConfig) error
+}
+
+// LogicalConfig says which changes a feed reads from the log.
+type LogicalConfig struct {
+	Origin      string // name, for errors
+	Dataset     origin.Dataset
+	Sources     []Source
+	Publication string
+	MaxWAL      int64 // bytes that the server may keep for the feed
+}
+
+// PublicationOf returns the publication of the feed of ds.
+func PublicationOf(ds origin.Dataset, c origin.FeedConfig) string {
+	if c.Publication != "" {
+		return c.Publication
+	}
+	return short("ringside_"+ds.Name, "")
 }

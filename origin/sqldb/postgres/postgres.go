@@ -20,12 +20,16 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres/changes"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres/dsn"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/logical"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 )
 
 // Driver returns the driver of PostgreSQL.
 func Driver() origin.Driver {
-	return sqldb.Driver{Kind: "postgres", Feeds: []string{origin.FeedNotify, origin.FeedPoll}, Connect: connect, Unencrypted: dsn.ClearText}
+	return sqldb.Driver{
+		Kind: "postgres", Feeds: []string{origin.FeedNotify, origin.FeedPoll, origin.FeedLogical},
+		Connect: connect, Unencrypted: dsn.ClearText,
+	}
 }
 
 // connector makes connections with the current credentials.
@@ -53,6 +57,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 		Reads: plainConnector{reads}, ReadsOnly: dsn.ReadsOnly(c.DSN), Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{p.settings}, Errors: errorClasses{},
 		Triggers: changes.Triggers{Syntax: syntax{}}, Notify: p.notify, IsReadOnly: isReadOnly,
+		Logical: logical.Decoding{Connect: logical.Connect{Queries: p.openQueries, Replication: p.openReplication}, Syntax: syntax{}},
 	}, nil
 }
 
@@ -74,16 +79,31 @@ func (p connector) notify(c changefeed.NotifyConfig) changefeed.Feed {
 
 // open opens a connection of a feed.
 func (p connector) open(ctx context.Context, handle pgconn.NotificationHandler) (*pgconn.PgConn, error) {
+	conn, err := p.dial(ctx, func(c *pgconn.Config) { c.OnNotification = handle })
+	if err != nil {
+		return nil, err
+	}
+	return conn, p.start(ctx, conn)
+}
+
+func (p connector) openQueries(ctx context.Context) (*pgconn.PgConn, error) { return p.open(ctx, nil) }
+
+func (p connector) openReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	return p.dial(ctx, logical.Prepare)
+}
+
+// dial opens a connection outside the pool.
+func (p connector) dial(ctx context.Context, change func(*pgconn.Config)) (*pgconn.PgConn, error) {
 	config := p.config.Config.Copy()
 	p.renew(config) //guard:notify-password-not-reloaded
-	config.OnNotification = handle
+	change(config)
 	ctx, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, plainConnect(err)
 	}
-	return conn, p.start(ctx, conn)
+	return conn, nil
 }
 
 // parseDSN returns the configuration of connections, and the settings in the DSN.

@@ -16,9 +16,9 @@ import (
 func newChanges() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "changes",
-		Short: "Print, install or remove the triggers that a dataset's change feed needs",
+		Short: "Print, install or remove what a dataset's change feed needs",
 		Long: `Print, install or remove what the change feed of a dataset needs in its database: triggers on the table, and for poll a
-table of changes. The sidecar never installs them itself. Installing requires a database account with that permission:
+table of changes; for logical a publication. The sidecar never installs them itself. Installing requires a database account with that permission:
 set its DSN with --set origins.NAME.dsn_file=…, or let a database administrator run the output of sql.`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -48,7 +48,7 @@ func newChangesSQL() *cobra.Command {
 func newChangesApply() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "apply DATASET",
-		Short:   "Install the triggers and the table of changes; existing ones are replaced",
+		Short:   "Install the triggers and the table of changes, or the publication; existing ones are replaced",
 		Example: "  ringside changes apply cnf-metrics",
 	}
 	runOnFeed(cmd, func(ctx context.Context, c config.Config, dataset string) (string, error) {
@@ -74,7 +74,7 @@ func warningsIn(install string) (text string) {
 func newChangesRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "remove DATASET",
-		Short:   "Remove the triggers, but keep the table of changes, which other datasets may use",
+		Short:   "Remove the triggers or the publication, but keep the table of changes, which other datasets may use",
 		Example: "  ringside changes remove cnf-metrics",
 	}
 	runOnFeed(cmd, func(ctx context.Context, c config.Config, dataset string) (string, error) {

@@ -13,7 +13,7 @@ import (
 func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 	return func() metrics.ChangeLog {
 		l := n.Datasets.Origins().LogStats(dataset)
-		return metrics.ChangeLog{Rows: l.Rows, MaxRows: l.MaxRows, PruneFailed: l.PruneError != nil}
+		return metrics.ChangeLog{Rows: l.Rows, MaxRows: l.MaxRows, PruneFailed: l.PruneError != nil, WAL: l.WAL, MaxWAL: l.MaxWAL}
 	}
 }
 

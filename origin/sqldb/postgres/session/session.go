@@ -80,6 +80,15 @@ func Own() (names []string) {
 	return names
 }
 
+// Startup are the settings on which the bytes of a read depend, for the startup packet of a connection that no pooler may serve.
+func Startup() map[string]string {
+	parameters := map[string]string{}
+	for _, r := range required {
+		parameters[r.Name] = r.Value
+	}
+	return parameters
+}
+
 // Rehearsal begins a transaction that writes, for statements that are only checked.
 func (s *Settings) Rehearsal() string { return s.rehearse }
 
