@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,7 @@ func TestRandomHistories(t *testing.T) {
 	reads := 0
 	for run := range *runs {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, *seed*1000+uint64(run), run%2 == 0)
+			w := newWorld(t, *seed*1000+uint64(run), run%2 == 0, run%6 > 3)
 			w.restores = run%4 == 2
 			defer func() {
 				if t.Failed() {
@@ -52,6 +53,7 @@ type world struct {
 	restores  bool // versions become lower at times
 	origin    *ordered
 	cluster   *cluster
+	zones     *rings // nil: none
 	stop      chan struct{}
 	clients   sync.WaitGroup
 
@@ -186,7 +188,7 @@ func (o *ordered) Load(ctx context.Context, keys []string) ([]origin.Result, err
 	return results, err
 }
 
-func newWorld(t *testing.T, seed uint64, versioned bool) *world {
+func newWorld(t *testing.T, seed uint64, versioned, zoned bool) *world {
 	rows := map[string]string{}
 	o := &ordered{
 		order: map[string]int{}, last: map[string]int{}, next: map[int]time.Time{}, gone: map[string][]int{},
@@ -206,17 +208,28 @@ func newWorld(t *testing.T, seed uint64, versioned bool) *world {
 	p := testPolicy()
 	p.TTL, p.LocalTTL, p.GapTTL = 3*time.Second, 300*time.Millisecond, time.Second
 	p.StaleIfError, p.NegativeStaleIfError = 10*time.Second, 10*time.Second
-	w.cluster = newCluster(t, 4, o, p)
+	if zoned {
+		w.zones = w.newZones(zonesOf(t, 6, o, p))
+		w.cluster = w.zones.cluster
+	} else {
+		w.cluster = newCluster(t, 4, o, p)
+		w.oneRing(seed%5 > 1)
+	}
 	w.cluster.lag = 5 * tick
 	for _, d := range w.cluster.members {
 		d.SetFeedLive(true)
 	}
+	return w
+}
+
+// oneRing has all members know the ring at once.
+func (w *world) oneRing(hot bool) {
 	w.cluster.order = func(int) (int, int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.owner, (w.owner + 1) % 4
 	}
-	if w.cluster.allHot = seed%3 > 0; w.cluster.allHot { // readers ask a third member, which asks the owner
+	if w.cluster.allHot = hot; hot { // readers ask a third member, which asks the owner
 		w.cluster.relay = func(from int) int {
 			if owner, _ := w.cluster.order(from); (from+2)%4 != owner {
 				return (from + 2) % 4
@@ -224,7 +237,71 @@ func newWorld(t *testing.T, seed uint64, versioned bool) *world {
 			return (from + 1) % 4
 		}
 	}
-	return w
+}
+
+// rings are what members in zones think of who owns the keys. For a moment they differ.
+type rings struct {
+	*zones
+	views     []ringView      // :: member
+	streaming [][]atomic.Bool // :: subscriber, member → its invalidations arrive
+}
+
+type ringView struct {
+	owner, previous int
+	zoneOwners      int // bit z is the place of the zone owner in zone z
+}
+
+// newZones has two members in each of three zones.
+func (w *world) newZones(z *zones) *rings {
+	n := len(z.members)
+	r := &rings{zones: z, views: make([]ringView, n), streaming: make([][]atomic.Bool, n)}
+	view := func(from int) ringView {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return r.views[from]
+	}
+	z.owner = func(from int, _ string) int { return view(from).owner }
+	z.successor = func(from int, _ string) int { return (view(from).owner + 1) % n }
+	z.zoneOwner = func(from int, _ string) int { return from/2*2 + view(from).zoneOwners>>(from/2)&1 }
+	z.previous = func(from int) int { return view(from).previous }
+	for i := range n {
+		r.streaming[i] = make([]atomic.Bool, n)
+		for j := range n {
+			r.streaming[i][j].Store(true)
+		}
+	}
+	z.streams = func(from, to int) bool { return r.streaming[from][to].Load() }
+	return r
+}
+
+// fault makes one that is possible with zones only.
+func (r *rings) fault(w *world, random *rand.Rand) {
+	n := len(r.members)
+	from, to := random.IntN(n), random.IntN(n)
+	switch random.IntN(4) {
+	case 0: // the ring changes, and members learn it one after the other
+		next := ringView{owner: random.IntN(n), zoneOwners: random.IntN(8)}
+		for _, i := range random.Perm(n) {
+			w.mu.Lock()
+			next.previous = r.views[i].owner
+			r.views[i] = next
+			w.mu.Unlock()
+			r.members[i].RingChanged()
+			time.Sleep(time.Duration(random.IntN(30)) * tick)
+		}
+	case 1:
+		if r.streaming[from][to].Swap(false) {
+			r.members[from].ExpireFrom(fmt.Sprint("member-", to))
+		}
+	case 2:
+		if !r.streaming[from][to].Swap(true) {
+			r.members[from].ExpireFrom(fmt.Sprint("member-", to))
+		}
+	case 3:
+		r.frozen[to].Store(true)
+		time.Sleep(time.Duration(random.IntN(1000)) * tick)
+		r.frozen[to].Store(false)
+	}
 }
 
 func (w *world) run(d time.Duration) {
@@ -351,7 +428,11 @@ func (w *world) note(s sight) {
 func (w *world) faults(r *rand.Rand) {
 	c := w.cluster
 	for n := 0; !w.stopped(); n++ {
-		key, d := string("abc"[r.IntN(3)]), c.members[r.IntN(4)]
+		key, d := string("abc"[r.IntN(3)]), c.members[r.IntN(len(c.members))]
+		if w.zones != nil && r.IntN(2) == 0 {
+			w.zones.fault(w, r)
+			continue
+		}
 		switch r.IntN(18) {
 		case 0:
 			w.mu.Lock()
@@ -361,7 +442,7 @@ func (w *world) faults(r *rand.Rand) {
 				d.RingChanged()
 			}
 		case 1:
-			c.away[r.IntN(4)].Store(r.IntN(2) == 0)
+			c.away[r.IntN(len(c.members))].Store(r.IntN(2) == 0)
 		case 2:
 			c.publicationsLost.Store(r.IntN(2) == 0)
 		case 3:
@@ -379,7 +460,7 @@ func (w *world) faults(r *rand.Rand) {
 		case 6:
 			w.origin.remove(key)
 		case 7:
-			d.ExpireFrom(fmt.Sprint("member-", r.IntN(4)))
+			d.ExpireFrom(fmt.Sprint("member-", r.IntN(len(c.members))))
 		case 8:
 			d.store.Resize(0) // everything has to make room
 			d.store.Resize(64 << 20)

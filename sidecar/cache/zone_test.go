@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -21,6 +22,8 @@ type zones struct {
 	owner, successor func(from int, key string) int
 	zoneOwner        func(from int, key string) int // the member of the zone of from; -1: none
 	cut              func(from, to int) bool        // nothing arrives; nil: nowhere
+	previous         func(from int) int             // nil: none
+	streams          func(from, to int) bool        // the invalidations of to arrive at from; nil: everywhere
 	older            bool                           // members do not know zones
 	asked            atomic.Int64                   // keys that were asked for, also of members that do not answer
 	crossings        atomic.Int64                   // … by members of another zone
@@ -36,7 +39,7 @@ func newZones(t testing.TB, o *origintest.Fake, p kv.Policy) *zones {
 	return z
 }
 
-func zonesOf(t testing.TB, n int, o *origintest.Fake, p kv.Policy) *zones {
+func zonesOf(t testing.TB, n int, o origin.Origin, p kv.Policy) *zones {
 	z := &zones{cluster: &cluster{t: t, away: make([]atomic.Bool, n), frozen: make([]atomic.Bool, n), prev: -1}}
 	z.order = func(from int) (int, int) { return z.owner(from, ""), z.successor(from, "") }
 	for i := range n {
@@ -53,6 +56,9 @@ type zoneView struct {
 func (v zoneView) Route(_, key string) kv.Route {
 	owner := v.z.owner(v.self, key)
 	if owner == v.self {
+		if v.z.previous != nil {
+			return kv.Route{Previous: v.peer(v.z.previous(v.self))}
+		}
 		return kv.Route{}
 	}
 	return kv.Route{Owner: v.peer(owner), Successor: v.peer(v.z.successor(v.self, key)), OwnerDown: v.z.away[owner].Load()}
@@ -97,7 +103,26 @@ func (l zoneLink) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	if l.from.z.older && q.Zone {
 		return kv.Answer{}, &kv.Error{Kind: kv.KindNotCached}
 	}
-	return l.link.Fetch(ctx, q)
+	a, err := l.link.Fetch(ctx, q)
+	return l.kept(q, a), err
+}
+
+// kept is what package peer makes of an answer: no copy is kept without a stream of the member that loaded it.
+func (l zoneLink) kept(q kv.Query, a kv.Answer) kv.Answer {
+	var loader int
+	if _, err := fmt.Sscanf(a.Owner, "member-%d", &loader); q.Zone && err == nil && l.from.z.streams != nil && !l.from.z.streams(l.from.self, loader) {
+		a.Fresh = 0
+	}
+	return a
+}
+
+// Publish reaches those to which there is a stream.
+func (v zoneView) Publish(i kv.Invalidation) {
+	for n, d := range v.z.members {
+		if n != v.self && !v.z.publicationsLost.Load() && (v.z.streams == nil || v.z.streams(n, v.self)) {
+			d.ApplyInvalidation(i)
+		}
+	}
 }
 
 func (l zoneLink) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
@@ -108,7 +133,11 @@ func (l zoneLink) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 		}
 		return outcomes
 	}
-	return l.link.FetchBatch(ctx, qs)
+	outcomes := l.link.FetchBatch(ctx, qs)
+	for i := range outcomes {
+		outcomes[i].Answer = l.kept(qs[i], outcomes[i].Answer)
+	}
+	return outcomes
 }
 
 func longPolicy() kv.Policy {
@@ -211,6 +240,26 @@ func TestReadsOfOneZoneSeeTheirWrites(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The reader's bound is a time without a version, after which the zone owner has loaded nothing: its copy must not do.
+func TestZoneOwnerDoesNotAnswerWithLessThanItIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		z := newZones(t, o, longPolicy())
+		get(t, z.members[3], "k")
+		time.Sleep(tick)
+		o.Set("k", "new")
+		z.members[3].ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: "k"}) // the zone owner and the owner did not get it
+		time.Sleep(tick)
+		before := z.asked.Load()
+		if a := get(t, z.members[3], "k"); string(a.Value) != "new" {
+			t.Errorf("got %q after the invalidation, want the new value", a.Value)
+		}
+		if n := z.asked.Load() - before; n != 2 {
+			t.Errorf("the read made %d fetches, want that from the zone owner and that from the owner", n)
+		}
+	})
 }
 
 func TestInvalidationReachesCopiesOfZoneOwners(t *testing.T) {

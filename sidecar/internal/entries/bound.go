@@ -78,6 +78,13 @@ func (b Bound) Merge(other Bound) Bound {
 		Version: max(b.Version, other.Version), AsOf: max(b.AsOf, other.AsOf),
 		MinLoadTime: max(b.MinLoadTime, other.MinLoadTime), DeletedAfter: max(b.DeletedAfter, other.DeletedAfter),
 	}
+	switch at := max(b.timeOfAll(), other.timeOfAll()); {
+	case at == 0:
+	case at == merged.AsOf:
+		merged.Version = 0 //guard:version-makes-up-for-a-time-that-is-required
+	default:
+		merged.MinLoadTime = max(merged.MinLoadTime, at) //guard:later-version-makes-up-for-a-time-that-is-required
+	}
 	switch {
 	case b.tagWithin(other):
 		merged.Tag, merged.TagSince = b.Tag, b.TagSince
@@ -85,6 +92,15 @@ func (b Bound) Merge(other Bound) Bound {
 		merged.Tag, merged.TagSince = other.Tag, other.TagSince
 	}
 	return merged
+}
+
+// timeOfAll is the time at which b requires every version to be loaded: AsOf, if b has no version. Such is the bound in the query of
+// a member that has seen a row come or go.
+func (b Bound) timeOfAll() int64 {
+	if b.Version != 0 {
+		return 0
+	}
+	return b.AsOf
 }
 
 // tagWithin reports whether other allows the result with the tag of b. Of two results that were loaded at the same time,

@@ -120,6 +120,27 @@ func TestBoundAllows(t *testing.T) {
 	}
 }
 
+// All bounds without a tag, of a few times and versions.
+func TestMergedBoundAllowsOnlyWhatBothAllow(t *testing.T) {
+	var bounds []Bound
+	for n := range 3 * 3 * 2 * 2 {
+		bounds = append(bounds, Bound{
+			Version: int64(n % 3), AsOf: int64(n / 3 % 3 * 2), MinLoadTime: int64(n / 9 % 2 * 3), DeletedAfter: int64(n / 18 * 3),
+		})
+	}
+	for _, a := range bounds {
+		for _, b := range bounds {
+			for n := range 4 * 6 {
+				e, loadedAt := &Entry{Version: int64(n % 4 % 3), NotFound: n%4 == 3}, int64(n/4)
+				if a.Merge(b).Allows(e, loadedAt) && !(a.Allows(e, loadedAt) && b.Allows(e, loadedAt)) {
+					t.Fatalf("%+v and %+v together allow version %d, not found %t, loaded at %d, which one of them forbids",
+						a, b, e.Version, e.NotFound, loadedAt)
+				}
+			}
+		}
+	}
+}
+
 // The order of two results that were loaded at the same time is unknown: the tag of neither is enough.
 func TestMergeDropsTheTagOfConcurrentLoads(t *testing.T) {
 	a, b := value(0, "a", 10, 20), value(0, "b", 15, 25)
