@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -167,6 +168,28 @@ func TestReaderThatJoinsAnOlderFlight(t *testing.T) {
 		close(s.gates[2])
 		if a := <-late; a.Version != 2 {
 			t.Errorf("version %d was read after 2 had been", a.Version)
+		}
+	})
+}
+
+// Another member breaks the protocol: it answers with less than it is asked for.
+func TestMemberThatHasOnlyOlderValues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := slices.Repeat([]kv.Answer{{Value: []byte("1"), Version: 1, Age: time.Second, Fresh: time.Minute}}, 1+2*maxRounds)
+		answers[0] = kv.Answer{Value: []byte("2"), Version: 2, Fresh: time.Minute}
+		s := newScripted(answers...)
+		for _, gate := range s.gates {
+			close(gate)
+		}
+		d := newDataset(t, origintest.New(nil), s, testPolicy())
+		get(t, d, "k")
+		d.ExpireFrom("scripted")
+		time.Sleep(tick)
+		if a := get(t, d, "k"); a.Version != 2 || !a.Stale {
+			t.Errorf("got %+v; want version 2, which was read before, as a stale answer", a)
+		}
+		if a, err := d.Get(t.Context(), "k", kv.ReadOptions{}); kv.KindOf(err) != kv.KindUnavailable {
+			t.Errorf("got %+v, %v; want an error: version 2 was read before", a, err)
 		}
 	})
 }

@@ -22,9 +22,12 @@ const (
 	// staleRetry is how long stale answers are sent without a load after a refresh has failed.
 	staleRetry = time.Second
 	// maxRounds bounds the flights that a read waits for until one is recent enough. The first may have begun too early;
-	// those after it may belong to readers that had missed before, and find in memory what the first one stored.
+	// those after it may belong to readers that had missed before, and find in memory what the first one stored. If none is, another
+	// member answers with less than it was asked for.
 	maxRounds = 16
 )
+
+var errTooOld = fmt.Errorf("%d answers in a row are older than what this member has already seen, or than the read requires", maxRounds)
 
 // Get answers a read of an application. The memory of key may be reused by the caller: it is copied where it is kept.
 // Every error has a Kind.
@@ -296,9 +299,13 @@ func (d *Dataset) await(ctx, short context.Context, reads []*read) {
 		var again []*read
 		waits := flight.Each(callsOf(reads), func(i int, res result, err error) {
 			r := reads[i]
-			if !d.answers(ctx, res, err, r) && round < maxRounds { //guard:no-cache-read-accepts-a-load-that-began-before
+			switch {
+			case d.answers(ctx, res, err, r):
+			case round < maxRounds: //guard:no-cache-read-accepts-a-load-that-began-before
 				r.answer, again = kv.Answer{}, append(again, r)
 				return
+			case !r.bound.Allows(res.entry, res.asOf+1): // the bound of an invalidation is a nanosecond later; clocks may be coarse
+				d.answers(ctx, result{}, d.unavailable(errTooOld), r) //guard:answer-below-the-bound-after-all-rounds
 			}
 			r.done()
 		})
