@@ -50,7 +50,7 @@ func (e *Entry) Bound() Bound {
 	case e.NotFound:
 		return Bound{DeletedAfter: e.Seen, Tag: e.tag(), TagSince: e.Began}
 	case e.DataError != 0:
-		return Bound{AsOf: e.Seen, DeletedAfter: e.Seen, Tag: e.tag(), TagSince: e.Began} //guard:value-returns-after-a-data-error
+		return Bound{AsOf: e.Seen, DeletedAfter: e.Seen, Tag: e.tag(), TagSince: e.Began}
 	}
 	return Bound{AsOf: e.Seen, Tag: e.tag(), TagSince: e.Began}
 }
