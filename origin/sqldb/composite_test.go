@@ -316,7 +316,7 @@ func TestCompositeKeysOfFeedsAreThoseOfReads(t *testing.T) {
 		}
 		return random
 	}
-	eachDatabase(t, func(t *testing.T, server database) {
+	eachKind(t, func(t *testing.T, server database) {
 		d, n := server.empty(t, "compositefeeds"), 0
 		d.prepareKeyTypes(t)
 		for i, pair := range components[d.driver] {

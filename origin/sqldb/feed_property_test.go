@@ -223,7 +223,7 @@ func (d database) prepareKeyTypes(t *testing.T) {
 // reports must be one by which a read finds the row, and each row must be reported.
 func TestKeysOfFeedsAreThoseOfReads(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	eachDatabase(t, func(t *testing.T, server database) {
+	eachKind(t, func(t *testing.T, server database) {
 		d := server.empty(t, "keytypes")
 		d.prepareKeyTypes(t)
 		types, n := keyTypes[d.driver], 0

@@ -37,7 +37,7 @@ func fromEnv(name string, otherwise int) int {
 // whatever SQLite stores in them. A write that changes another column leaves the stored values as they are too.
 func TestReadThenWriteIsTheIdentity(t *testing.T) {
 	seed, n := fromEnv("RINGSIDE_SEED", 12), fromEnv("RINGSIDE_ROWS", 60)
-	eachDatabase(t, func(t *testing.T, d database) {
+	eachKind(t, func(t *testing.T, d database) {
 		r := rand.New(rand.NewPCG(uint64(seed), 5))
 		for _, statement := range randomSetup[d.driver] {
 			d.exec(t, statement)

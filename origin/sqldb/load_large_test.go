@@ -47,7 +47,7 @@ func TestLargeLoadHoldsFewOfItsRows(t *testing.T) {
 			t.Errorf("%d bytes were in use while %d were read; want at most %d", peak-before, rows*size, most)
 		}
 	}
-	for name, start := range allStarts() {
+	for name, start := range starts {
 		t.Run(name, func(t *testing.T) { test(t, start(t)) })
 	}
 }

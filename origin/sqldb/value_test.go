@@ -53,7 +53,7 @@ var otherDefaults = map[string][]string{
 }
 
 func TestRowHasTheSameBytesInEachDatabase(t *testing.T) {
-	eachDatabase(t, func(t *testing.T, d database) {
+	eachKind(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE shared ("+shared[d.driver].columns+")")
 		d.exec(t, "INSERT INTO shared VALUES ("+shared[d.driver].values+")")
 		for _, statement := range otherDefaults[d.driver] {
@@ -271,7 +271,7 @@ func TestSQLiteIntegerTimes(t *testing.T) {
 
 // A char(n) has no padding in any database, as a value and as a key, whatever the mode of the server.
 func TestCharHasNoPadding(t *testing.T) {
-	eachDatabase(t, func(t *testing.T, d database) {
+	eachKind(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE padded (k CHAR(8) PRIMARY KEY, v CHAR(6), w VARCHAR(6))")
 		d.exec(t, "INSERT INTO padded VALUES ('ab', 'cd', 'ef  '), ('a b', '', ''), ('é😀', 'é', ' ')")
 		if d.driver == "mysql" {

@@ -11,7 +11,7 @@ import (
 )
 
 func TestWritesAcceptWhatLoadsReturn(t *testing.T) {
-	eachDatabase(t, func(t *testing.T, d database) {
+	eachKind(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE shared ("+shared[d.driver].columns+")")
 		d.exec(t, "INSERT INTO shared VALUES ("+shared[d.driver].values+")")
 		for _, statement := range otherDefaults[d.driver] {
