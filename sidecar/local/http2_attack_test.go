@@ -374,7 +374,7 @@ func usedBy(b *budget.Budget, u budget.Use) int64 { return b.Stats()[u].Used }
 
 // TestResponsesThatNobodyReadsAreBounded requests large values and accepts none of them.
 func TestResponsesThatNobodyReadsAreBounded(t *testing.T) {
-	config := local.Config{Budget: budget.New(32 << 20), MaxStreams: 100, ReadTimeout: time.Second, WriteTimeout: time.Second}
+	config := local.Config{Budget: budget.New(32 << 20), MaxStreams: 100, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
 	eachListener(t, config, func(t *testing.T, s *target) {
 		var attackers []*localtest.Frames
 		for range 4 {
