@@ -37,7 +37,7 @@ const (
 )
 
 // conn is one connection. Its goroutine owns all fields but state; while it handles commands it holds mu, which guards
-// everything from out on against the goroutine of tracking. While it waits in a loop, all fields are that of the loop: it tracks nothing
+// everything from out on against the goroutine of tracking. While it waits in a loop, all fields are the loop's: it tracks nothing
 // then.
 type conn struct {
 	server *Server
