@@ -1,5 +1,5 @@
 // Package origin defines what a source of truth is: the interfaces of one dataset (Origin, Writer, Lister, Feed) and those of
-// the kinds of origins (Driver, Source). Package sqldb implements them, guard decorates them, drivers lists the kinds, and
+// the kinds of origins (Driver, Source). Packages sqldb and httporigin implement them, guard decorates them, drivers lists the kinds, and
 // origintest has the conformance tests that every implementation passes.
 package origin
 
@@ -20,6 +20,8 @@ type Value struct {
 	Content Content
 	// Expires is the time until which the row is valid, on the clock of those who wrote it; zero if it does not say.
 	Expires time.Time
+	// MaxStale is how long the value may be used after it has ceased to be fresh; nil: as long as the dataset says.
+	MaxStale *time.Duration
 }
 
 // Content says what the bytes of a value are.

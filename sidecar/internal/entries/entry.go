@@ -98,6 +98,13 @@ func (e *Entry) endWith(p kv.Policy, end int64) {
 	e.StaleUntil -= max(0, lifetime-max(e.Began, end)) //guard:stale-answer-outlives-its-row
 }
 
+// limitStale shortens the stale windows of e, which the origin permits for this long after the end of its freshness.
+func (e *Entry) limitStale(most int64) {
+	end := e.FreshUntil + most
+	e.StaleUntil = min(e.StaleUntil, end) //guard:stale-answer-that-the-origin-forbids
+	e.RevalidateUntil = min(e.RevalidateUntil, end)
+}
+
 // Negative reports whether e has no value: it lives for negative_ttl. It has no window to revalidate in, and a data error is
 // never stale.
 func (e *Entry) Negative() bool {

@@ -32,9 +32,12 @@ func FromLoad(p kv.Policy, r origin.Result, began, seen int64, why Reason, gap b
 	}
 	if expires := r.Value.Expires; !expires.IsZero() && !e.Negative() {
 		e.endWith(p, seen+int64(kv.BoundDuration(time.Until(expires))))
-		return e
+	} else {
+		e.setStaleWindows(p)
 	}
-	e.setStaleWindows(p)
+	if most := r.Value.MaxStale; most != nil {
+		e.limitStale(int64(kv.BoundDuration(*most)))
+	}
 	return e
 }
 

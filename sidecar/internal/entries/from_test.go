@@ -60,6 +60,19 @@ func TestEntryEndsWithItsRow(t *testing.T) {
 	}
 }
 
+// An origin may forbid or shorten stale answers, and never lengthens them.
+func TestOriginLimitsStaleAnswers(t *testing.T) {
+	p := kv.Policy{TTL: 100, StaleIfError: 500, StaleWhileRevalidate: 50}
+	for most, want := range map[time.Duration][2]int64{ // StaleUntil, RevalidateUntil
+		0: {1100, 1100}, 20: {1120, 1120}, 200: {1300, 1150}, 1 << 62: {1600, 1150}, -1: {1100, 1100},
+	} {
+		e := FromLoad(p, origin.Result{Value: origin.Value{Data: []byte("v"), MaxStale: &most}}, 1000, 1050, Miss, false)
+		if e.FreshUntil != 1100 || e.StaleUntil != want[0] || e.RevalidateUntil != want[1] {
+			t.Errorf("%d: fresh until %d, stale until %d and %d; want 1100, %v", most, e.FreshUntil, e.StaleUntil, e.RevalidateUntil, want)
+		}
+	}
+}
+
 func TestEntryOfAnAnswer(t *testing.T) {
 	p := kv.Policy{TTL: 100, LocalTTL: 50, StaleIfError: 500}
 	for _, tt := range []struct {
