@@ -128,7 +128,10 @@ var mayImport = map[string][]string{
 	"origin/sqldb/mysql/session": {"origin", "origin/sqldb"},
 	"origin/sqldb/mysql":         append([]string{"origin/sqldb/mysql/session"}, sqlDatabase...),
 	"origin/sqldb/sqlite":        sqlDatabase,
-	"origin/drivers":             {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
+	// Services that are no SQL database.
+	"origin/authfiles":  {"origin"},
+	"origin/httporigin": {"origin", "origin/authfiles", "ring/printable"},
+	"origin/drivers":    {"origin", "origin/httporigin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/quota":           {"sidecar/kv"},
 	"sidecar/peer/wire":            {"origin", "ring/printable", "sidecar/kv", "proto/ringside/peer/v1"},

@@ -28,6 +28,12 @@ type ClearTextDriver interface {
 	ClearText(dsn string, isLocal func(host string) bool) string
 }
 
+// ServiceDriver is a Driver of a service that is no SQL database. Its origins take their credentials from SourceConfig.Auth.
+type ServiceDriver interface {
+	// ValuesField is the field of a dataset in the configuration that says which values of the service it has: url.
+	ValuesField() string
+}
+
 // Drivers are the known kinds of origins, in the order in which messages list them.
 type Drivers []Driver
 
@@ -67,6 +73,14 @@ func (d Drivers) ClearText(name, dsn string, isLocal func(host string) bool) str
 	return ""
 }
 
+// ValuesField is that of the driver of this name; empty for SQL databases, and for a driver that is not known.
+func (d Drivers) ValuesField(name string) string {
+	if driver, ok := d.Lookup(name).(ServiceDriver); ok {
+		return driver.ValuesField()
+	}
+	return ""
+}
+
 // Defaults of SourceConfig.
 const (
 	DefaultMaxConns      = 4 // few: a thousand sidecars share the origin, and hits need no connection
@@ -82,6 +96,8 @@ type SourceConfig struct {
 	// ReloadDSN returns the current DSN. The driver calls it for each new connection and takes user and password from the
 	// result; nil means that they do not change.
 	ReloadDSN func() (string, error)
+	// Auth has the credentials for a ServiceDriver.
+	Auth Auth
 	// MaxConns limits the connections, and so the simultaneous statements; 0 means DefaultMaxConns.
 	MaxConns int
 	// MaxValueBytes limits one value. A row with a larger one is an error of its key alone; 0 means DefaultMaxValueBytes.
@@ -91,6 +107,15 @@ type SourceConfig struct {
 	Comment func(context.Context) string
 	// Defect is called with each panic on a goroutine of the source that no caller waits for, stack included. May be nil.
 	Defect func(error)
+}
+
+// Auth are the credentials for an origin whose DSN has none. Its files are read again for each connection or request.
+type Auth struct {
+	Username, PasswordFile string
+	// TokenFile has a bearer token of HTTP.
+	TokenFile string
+	// CertFile, KeyFile and CAFile are PEM files for TLS.
+	CertFile, KeyFile, CAFile string
 }
 
 // String omits the DSN.
@@ -166,7 +191,7 @@ type ReloadableSource interface {
 
 // Writable returns s as a source whose rows can be written, or an error if origins of its kind cannot be written.
 func Writable(s Source) (WritableSource, error) {
-	return capability[WritableSource](s, "cannot be written: leave writable out")
+	return capability[WritableSource](s, "cannot be written: leave writable out; write in the service itself, and invalidate the key")
 }
 
 // Listable returns s as a source whose rows can be listed, or an error if origins of its kind cannot be listed.
@@ -181,7 +206,7 @@ func KeyListable(s Source) (KeyListableSource, error) {
 
 // WithFeed returns s as a source that reports changes, or an error if origins of its kind report none.
 func WithFeed(s Source) (FeedSource, error) {
-	return capability[FeedSource](s, "report no changes: leave feed out")
+	return capability[FeedSource](s, "report no changes: leave feed out; a shorter ttl or an invalidation shows changes earlier")
 }
 
 // WithInstaller returns s as a source in which feeds are installed, or an error if origins of its kind need no installation.
@@ -259,10 +284,29 @@ type Dataset struct {
 	// Value is the one column that is the value, unchanged; empty means the row as a JSON object.
 	Value string
 
+	// HTTP says what is requested of a service over HTTP.
+	HTTP HTTPValues
+
 	// IntegerTimes says what an integer counts, since 1970, that a database without types for times stores in a column of
 	// times: IntegerSeconds or IntegerMilliseconds. Empty means that it is only a number.
 	IntegerTimes string
 }
+
+// HTTPValues says how the values of a service are requested over HTTP.
+type HTTPValues struct {
+	// URL is the path and query of a key, in which {key}, or {column} for each column of Key, stands for a component of it.
+	URL string
+	// Preset is a known API, whose responses are unpacked; empty for none.
+	Preset string
+	// NotFound and Invalid are the status codes of keys that do not exist, and that cannot exist; nil means the defaults. All others
+	// except 200 and 203 are failures of the service.
+	NotFound, Invalid []int
+	// IgnoreCacheControl makes all values live as long as the policy says.
+	IgnoreCacheControl bool
+}
+
+// PresetPrometheus is the HTTPValues.Preset for instant queries of Prometheus: the value is `data` of the response.
+const PresetPrometheus = "prometheus"
 
 // DefaultMaxRows is the default of Dataset.MaxRows.
 const DefaultMaxRows = 1000

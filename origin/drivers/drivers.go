@@ -4,6 +4,7 @@ package drivers
 
 import (
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/httporigin"
 	"github.com/ringside-cache/ringside/origin/sqldb/mysql"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqlite"
@@ -15,5 +16,6 @@ func All() origin.Drivers {
 		postgres.Driver(),
 		mysql.Driver(),
 		sqlite.Driver(),
+		httporigin.Driver(),
 	}
 }

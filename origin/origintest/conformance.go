@@ -17,10 +17,19 @@ import (
 
 // Subject makes the origins that Conformance tests.
 type Subject struct {
-	// New returns an origin that has exactly these rows, each at version 1.
+	// New returns an origin that has exactly these rows, each at version 1, or without a version if Unversioned.
 	New func(t *testing.T, rows map[string]string) origin.Origin
 	// Stuck returns an origin that needs minutes to answer.
 	Stuck func(t *testing.T) origin.Origin
+	// Unversioned says that the origin has no versions.
+	Unversioned bool
+}
+
+func (s Subject) version() int64 {
+	if s.Unversioned {
+		return 0
+	}
+	return 1
 }
 
 // HardKeys are distinct texts that databases tend to confuse with each other, or with SQL.
@@ -47,10 +56,10 @@ func Conformance(t *testing.T, s Subject) {
 func (s Subject) returnsInOrder(t *testing.T) {
 	o := s.New(t, map[string]string{"a": "1", "b": "2", "empty": ""})
 	results := load(t, o, "b", "no such key", "empty", "a")
-	want(t, "b", results[0], "2")
+	s.want(t, "b", results[0], "2")
 	absent(t, "no such key", results[1])
-	want(t, "empty", results[2], "")
-	want(t, "a", results[3], "1")
+	s.want(t, "empty", results[2], "")
+	s.want(t, "a", results[3], "1")
 	absent(t, "c", load(t, o, "c")[0])
 }
 
@@ -61,10 +70,10 @@ func (s Subject) distinguishesHardKeys(t *testing.T) {
 	}
 	o := s.New(t, rows)
 	for i, result := range load(t, o, HardKeys...) {
-		want(t, HardKeys[i], result, rows[HardKeys[i]])
+		s.want(t, HardKeys[i], result, rows[HardKeys[i]])
 	}
 	for _, key := range HardKeys {
-		want(t, key, load(t, o, key)[0], rows[key])
+		s.want(t, key, load(t, o, key)[0], rows[key])
 	}
 }
 
@@ -73,9 +82,9 @@ func (s Subject) findsOnlyItsOwn(t *testing.T) {
 	for i, result := range load(t, o, HardKeys...) {
 		switch key := HardKeys[i]; key {
 		case "plain":
-			want(t, key, result, "v")
+			s.want(t, key, result, "v")
 		case "1":
-			want(t, key, result, "one")
+			s.want(t, key, result, "one")
 		default:
 			absent(t, key, result)
 		}
@@ -90,7 +99,7 @@ func (s Subject) invalidKeyFailsAlone(t *testing.T) {
 			t.Errorf("result %d: %v, want ErrInvalidKey", i, results[i].Err)
 		}
 	}
-	want(t, "a", results[1], "1")
+	s.want(t, "a", results[1], "1")
 	absent(t, "b", results[3])
 }
 
@@ -102,7 +111,7 @@ func (s Subject) thousandKeys(t *testing.T) {
 	keys := slices.Sorted(maps.Keys(rows))
 	slices.Reverse(keys)
 	for i, result := range load(t, s.New(t, rows), keys...) {
-		want(t, keys[i], result, rows[keys[i]])
+		s.want(t, keys[i], result, rows[keys[i]])
 	}
 }
 
@@ -117,9 +126,9 @@ func (s Subject) concurrentLoads(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				want(t, "b", results[0], "2")
+				s.want(t, "b", results[0], "2")
 				absent(t, "c", results[1])
-				want(t, "a", results[2], "1")
+				s.want(t, "a", results[2], "1")
 			}
 		})
 	}
@@ -172,11 +181,17 @@ func load(t *testing.T, o origin.Origin, keys ...string) []origin.Result {
 	return results
 }
 
+// want fails the test unless got is a value at version 1.
 func want(t *testing.T, key string, got origin.Result, value string) {
 	t.Helper()
-	if got.Err != nil || !bytes.Equal(got.Value.Data, []byte(value)) || got.Value.Version != 1 {
-		t.Errorf("%q: %q at version %d, error %v; want %q at version 1", key, got.Value.Data, got.Value.Version, got.Err,
-			value)
+	Subject{}.want(t, key, got, value)
+}
+
+func (s Subject) want(t *testing.T, key string, got origin.Result, value string) {
+	t.Helper()
+	if got.Err != nil || !bytes.Equal(got.Value.Data, []byte(value)) || got.Value.Version != s.version() {
+		t.Errorf("%q: %q at version %d, error %v; want %q at version %d", key, got.Value.Data, got.Value.Version, got.Err,
+			value, s.version())
 	}
 }
 

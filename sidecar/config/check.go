@@ -117,12 +117,16 @@ func (k *checker) log() {
 
 // words are the values of the fields that have few. In a path, * stands for the name of an entry.
 var words = map[string][]string{
-	"membership.role":          {RoleAuto, RoleMember, RoleClient},
-	"log.format":               {"json", "console"},
-	"log.level":                {"debug", "info", "warn", "error"},
-	"datasets.*.rows":          {rowsOne, rowsMany},
-	"datasets.*.eviction":      {"lru", "slru"},
-	"datasets.*.feed.kind":     {feedNotify, feedPoll, feedLogical},
+	"membership.role":      {RoleAuto, RoleMember, RoleClient},
+	"log.format":           {"json", "console"},
+	"log.level":            {"debug", "info", "warn", "error"},
+	"datasets.*.rows":      {rowsOne, rowsMany},
+	"datasets.*.eviction":  {"lru", "slru"},
+	"datasets.*.feed.kind": {feedNotify, feedPoll, feedLogical},
+	"datasets.*.preset":    {origin.PresetPrometheus},
+
+	"datasets.*.response.cache_control": {honor, ignore},
+
 	"datasets.*.integer_times": {origin.IntegerSeconds, origin.IntegerMilliseconds},
 }
 

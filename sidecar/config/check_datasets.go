@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"mime"
+	"net/http"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -116,8 +119,17 @@ func (k datasetChecker) origin() {
 	}
 }
 
-// source checks that d has either a table or a query.
+// source checks that d has either a table or a query, or what its service has.
 func (k datasetChecker) source() {
+	driver := k.config.Origins[k.Origin].Driver
+	if field := k.drivers.ValuesField(driver); field != "" {
+		k.ofDriver(driver, field)
+		return
+	}
+	if k.ofService() || !reflect.ValueOf(k.Response).IsZero() {
+		k.problem(k.path, "url, preset and response belong to an origin with driver: http")
+		return
+	}
 	switch {
 	case k.Table == "" && k.Query == "":
 		k.problem(k.path, "set either table, for which the sidecar generates the queries, or query")
@@ -127,6 +139,54 @@ func (k datasetChecker) source() {
 		k.ofQuery()
 	default:
 		k.ofTable()
+	}
+}
+
+// ofDriver checks the fields of a dataset of a service, whose values are in the given field.
+func (k datasetChecker) ofDriver(driver, field string) {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"table", k.Table != ""}, {"columns", len(k.Columns) > 0}, {"query", k.Query != ""}, {"batch", k.Batch != ""}, {"list", k.List != ""},
+		{"expires", k.Expires != ""}, {"value", k.Value != ""}, {"rows", k.RowsOfKey != ""}, {"integer_times", k.IntegerTimes != ""},
+	} {
+		if f.set {
+			k.problem(k.path+"."+f.name, "belongs to SQL databases; a dataset of driver: %s has %s", driver, field)
+		}
+	}
+	if k.Version != "" {
+		k.problem(k.path+".version", "driver: %s has no column that grows with each change; leave version out, and reads are ordered by the "+
+			"times of their loads", driver)
+	}
+	if !k.ofService() {
+		k.problem(k.path+"."+field, "is missing; want the path and query of a key, such as /v1/things/{key}")
+	}
+	if k.Preset != "" {
+		k.oneOf(k.path+".preset", k.Preset, words["datasets.*.preset"])
+	}
+	k.response()
+}
+
+// The values of response.cache_control.
+const honor, ignore = "honor", "ignore"
+
+// response checks what responses over HTTP mean.
+func (k datasetChecker) response() {
+	path, r := k.path+".response", k.Response
+	if r.CacheControl != "" {
+		k.oneOf(path+".cache_control", r.CacheControl, words["datasets.*.response.cache_control"])
+	}
+	k.statuses(path+".not_found", r.NotFound)
+	k.statuses(path+".invalid", r.Invalid)
+}
+
+func (k datasetChecker) statuses(path string, list []string) {
+	for _, text := range list {
+		code, err := strconv.Atoi(text)
+		if err != nil || code != http.StatusNoContent && (code < 400 || code > 499) {
+			k.problem(path, "want 204, or status codes from 400 to 499, which say something about the key; got %q", text)
+		}
 	}
 }
 
@@ -167,7 +227,7 @@ func (k datasetChecker) policy() {
 
 // writes checks writable and its fields.
 func (k datasetChecker) writes() {
-	if k.Writable && k.Table == "" {
+	if k.Writable && k.Table == "" && k.Query != "" {
 		k.problem(k.path+".writable", "a query is not writable; set table and key instead of query, or remove writable")
 	}
 	if !k.Writable && k.WriteTimeout != nil {
@@ -194,6 +254,10 @@ func (k datasetChecker) feed() {
 		if k.GapTTL != nil {
 			k.problem(k.path+".gap_ttl", "belongs to feed: it is the lifetime of entries while the feed is not live")
 		}
+		return
+	}
+	if driver := k.drivers.Lookup(k.config.Origins[k.Origin].Driver); driver != nil && len(driver.FeedKinds()) == 0 {
+		k.problem(k.path+".feed", "driver: %s reports no changes: leave feed out; a shorter ttl or an invalidation shows changes earlier", driver.Name())
 		return
 	}
 	switch f.Kind {
@@ -251,7 +315,7 @@ func (k datasetChecker) warm() {
 	switch {
 	case w.Keys == "":
 		k.problem(path+".keys", "is missing; want all, for the keys of the table, or a query that selects keys")
-	case w.Keys == WarmAll && k.Table == "":
+	case w.Keys == WarmAll && k.Query != "":
 		k.problem(path+".keys", "all belongs to table; write a query that selects the keys of this dataset")
 	}
 	p := k.Policy()

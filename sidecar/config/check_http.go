@@ -32,6 +32,8 @@ func (k *checker) http() {
 		}
 		switch {
 		case len(d.Headers) == 0:
+		case k.drivers.ValuesField(k.config.Origins[d.Origin].Driver) != "":
+			k.problem(path+".headers", "the fields are columns of a row; the values of a service have none")
 		case d.Value != "":
 			k.problem(path+".headers", "the fields are columns of the row, and value makes one column the value; use columns instead of value")
 		case d.Many():

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
 func (k *checker) origins() {
@@ -15,6 +16,7 @@ func (k *checker) origins() {
 		k.name(path, n)
 		k.driver(path+".driver", o.Driver)
 		k.dsn(path, o)
+		k.credentials(path, o)
 		if o.Breaker.cooldown() == 0 {
 			k.problem(path+".breaker.cooldown", "must be more than 0s")
 		}
@@ -39,6 +41,19 @@ func (k *checker) dsn(path string, o Origin) {
 	}
 	if _, err := o.currentDSN(); err != nil {
 		k.problem(path+".dsn_file", "%v", err)
+	}
+}
+
+// credentials checks the files of a service. Those of a database are in its DSN.
+func (k *checker) credentials(path string, o Origin) {
+	k.files(path+".tls", o.TLS)
+	for field, file := range map[string]string{"token_file": o.TokenFile, "password_file": o.PasswordFile} {
+		if _, err := decode.ReadSecret(file, "secret"); file != "" && err != nil {
+			k.problem(path+"."+field, "%v", err)
+		}
+	}
+	if k.drivers.Lookup(o.Driver) != nil && k.drivers.ValuesField(o.Driver) == "" && o.auth() != (origin.Auth{}) {
+		k.problem(path, "username, password_file, token_file and tls belong to services such as driver: http; the dsn of a database has its own")
 	}
 }
 
@@ -69,7 +84,11 @@ func (k *checker) statementsOf(name string, source origin.Source) {
 		if d.Feed.Configured() {
 			feed = new(d.Feed.Config())
 		}
-		if err := origin.Check(source, d.Rows(n), d.Writable, feed); err != nil {
+		err := origin.Check(source, d.Rows(n), d.Writable, feed)
+		if err == nil && d.Warm.Configured() {
+			_, err = origin.KeyListable(source)
+		}
+		if err != nil {
 			k.problem("datasets."+n, "%v", err)
 		}
 	}

@@ -183,11 +183,16 @@ type Ring struct {
 	Max int `yaml:"max"`
 }
 
-// Origin is one database with its limits.
+// Origin is one database or service with its limits.
 type Origin struct {
 	Driver  string `yaml:"driver"` // a kind of origin; package drivers lists them
 	DSN     Secret `yaml:"dsn"`
 	DSNFile string `yaml:"dsn_file"`
+	// Username, PasswordFile, TokenFile and TLS are the credentials for a service; the DSN of a database has its own.
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+	TokenFile    string `yaml:"token_file"`
+	TLS          TLS    `yaml:"tls"`
 	// MaxConns limits the connections.
 	MaxConns int `yaml:"max_conns"`
 	// MaxInFlight limits the statements in flight, Queue the loads that wait for one.
@@ -212,7 +217,7 @@ type Breaker struct {
 	Cooldown *time.Duration `yaml:"cooldown"`
 }
 
-// Dataset is one dataset: a table or a query of an origin, and a policy.
+// Dataset is one dataset: a table or a query of a database, or what a service has, and a policy.
 type Dataset struct {
 	Origin string `yaml:"origin"`
 
@@ -227,6 +232,11 @@ type Dataset struct {
 	Batch string `yaml:"batch"`
 	// List selects the keys of a query, for watches of a prefix or of all keys; those of a table need none.
 	List string `yaml:"list"`
+
+	// URL is the path and query that a service is requested for; its variables are the columns of Key, or {key}.
+	URL      string   `yaml:"url"`
+	Preset   string   `yaml:"preset"` // a known API over HTTP
+	Response Response `yaml:"response"`
 
 	// RowsOfKey is one, or many: then the value is a JSON array of up to MaxRows rows, in the order of the columns Order.
 	RowsOfKey string           `yaml:"rows"`
@@ -253,6 +263,18 @@ type Dataset struct {
 	Eviction    string `yaml:"eviction"` // lru or slru
 	MemoryShare *Share `yaml:"memory_share"`
 }
+
+// Response says what the responses of a service over HTTP mean.
+type Response struct {
+	// NotFound and Invalid are status codes of keys that do not exist, and that cannot exist.
+	NotFound decode.OneOrMore `yaml:"not_found"`
+	Invalid  decode.OneOrMore `yaml:"invalid"`
+	// CacheControl is honor or ignore.
+	CacheControl string `yaml:"cache_control"`
+}
+
+// ofService reports whether the values are those of a service, not rows of a database.
+func (d Dataset) ofService() bool { return d.URL != "" || d.Preset != "" }
 
 // HTTP are the fields of a dataset that change what HTTP clients see.
 type HTTP = httpview.Fields

@@ -287,7 +287,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"origin", "origins: {DB: {driver: oracle}}",
-			[]string{`got "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite", "origins.DB: set either dsn_file"},
+			[]string{`got "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite, http", "origins.DB: set either dsn_file"},
 		},
 		{"no driver", "origins: {db: {dsn: a}}", []string{"origins.db.driver: is missing"}},
 		{
@@ -342,6 +342,44 @@ func TestProblems(t *testing.T) {
 		{
 			"query with columns", oneDataset + "  b: {origin: db, query: SELECT 1, columns: [k]}",
 			[]string{"datasets.b.columns: belongs to table"},
+		},
+		{
+			"fields of databases in a dataset of a service", service("version: v, writable: true, columns: [a], feed: {kind: poll}, value: c, headers: {X: a}"),
+			[]string{"datasets.a.columns: belongs to SQL databases", "datasets.a.value: belongs to SQL databases",
+				"datasets.a.version: driver: http has no column that grows", "datasets.a.url: is missing",
+				"datasets.a.feed: driver: http reports no changes: leave feed out", "datasets.a.headers: the fields are columns of a row"},
+		},
+		{
+			"writable service", service("url: '/{key}', writable: true"),
+			[]string{"datasets.a: origins of this kind cannot be written: leave writable out; write in the service itself, and invalidate the key"},
+		},
+		{
+			"warm-up of a service", service("url: '/{key}', warm: {keys: all}"),
+			[]string{"datasets.a: origins of this kind cannot list their keys: leave warm and list out"},
+		},
+		{"service without a URL", service("ttl: 1s"), []string{"datasets.a.url: is missing; want the path and query of a key"}},
+		{"URL with a host", service("url: 'https://host/{key}'"), []string{"datasets.a: url: want a path that begins with one slash"}},
+		{
+			"responses of a service", service("url: '/{key}', preset: x, response: {not_found: [404, 200], invalid: [x], cache_control: y}"),
+			[]string{"datasets.a.preset: want one of prometheus", "datasets.a.response.cache_control: want one of honor, ignore",
+				`datasets.a.response.not_found: want 204, or status codes from 400 to 499, which say something about the key; got "200"`,
+				"datasets.a.response.invalid: want 204"},
+		},
+		{
+			"URL in a dataset of a database", oneDataset + "  b: {origin: db, url: '/{key}'}",
+			[]string{"datasets.b: url, preset and response belong to an origin with driver: http"},
+		},
+		{
+			"credentials of a service for a database", "origins: {db: {driver: sqlite, dsn: a, token_file: /dev/null}}",
+			[]string{"origins.db: username, password_file, token_file and tls belong to services such as driver: http"},
+		},
+		{
+			"a token in the DSN of a service", "origins: {s: {driver: http, dsn: 'https://u:p@host'}}",
+			[]string{"origins.s: the dsn has a user or a password: use token_file"},
+		},
+		{
+			"a token for its file", "origins: {s: {driver: http, dsn: 'https://host', token_file: /no/such}}",
+			[]string{"origins.s.token_file: cannot be read: no such file or directory"},
 		},
 		{
 			"composite key of a query", oneDataset + "  b: {origin: db, query: SELECT a FROM t WHERE a = ?, key: [a, b]}",
@@ -608,7 +646,7 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^      #channel: .*|^      #publication: .*|^      #max_wal: .*|^  #dns.*|^  #static: .*|^  #xds: .*:7074"\]`)
+	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^    #token_file: .*|^    #preset: .*|^      #channel: .*|^      #publication: .*|^      #max_wal: .*|^  #dns.*|^  #static: .*|^  #xds: .*:7074"\]`)
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)
@@ -625,6 +663,32 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 
 func TestExampleIsValidAsItIs(t *testing.T) {
 	mustParse(t, Example, environ{})
+}
+
+// The examples of services in CONFIG.md are valid.
+func TestDocumentedServicesAreValid(t *testing.T) {
+	text, err := os.ReadFile("CONFIG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range regexp.MustCompile("(?ms)^```yaml\n(.*?)^```").FindAllStringSubmatch(string(text), -1) {
+		if !strings.Contains(block[1], "driver: http") {
+			continue
+		}
+		n++
+		c := mustParse(t, regexp.MustCompile(`/etc/ringside/[a-z/.]*`).ReplaceAllLiteralString(block[1], file), environ{})
+		if len(c.Datasets) == 0 {
+			t.Errorf("%s: no datasets", block[1])
+		}
+	}
+	if n == 0 {
+		t.Error("CONFIG.md has no example of a service")
+	}
 }
 
 // allShown decodes the example with everything that is commented out.
@@ -646,7 +710,7 @@ func TestExampleShowsEveryField(t *testing.T) {
 		parent := path[:max(0, strings.LastIndex(path, "."))]
 		// A field that is not in the file has the place of its parent.
 		if places.Problem(path, "").Where != places.Problem(parent, "").Where {
-			inExample[strings.NewReplacer("metrics-db", "*", "cnf-metrics", "*", "routes", "*", "replies", "*").Replace(path)] = true
+			inExample[strings.NewReplacer("metrics-db", "*", "cnf-metrics", "*", "routes", "*", "replies", "*", "nf-instances", "*", "nrf", "*").Replace(path)] = true
 		}
 	}
 	every := Config{Origins: map[string]Origin{"*": {}}, Datasets: map[string]Dataset{"*": {}}}
@@ -695,6 +759,11 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	if p != defaults {
 		t.Errorf("policy: the example shows %+v, the default is %+v", p, defaults)
 	}
+}
+
+// service returns a configuration with a dataset of a service.
+func service(fields string) string {
+	return "origins: {s: {driver: http, dsn: 'http://127.0.0.1:1'}}\ndatasets: {a: {origin: s, " + fields + "}}"
 }
 
 const canary = "canary-5f3a"

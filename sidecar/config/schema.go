@@ -58,7 +58,7 @@ func requirements(drivers []string) map[string]decode.Schema {
 		"origins.*.driver":            {"enum": drivers},
 		"origins.*.breaker.cooldown":  positive,
 		"datasets":                    {"propertyNames": names},
-		"datasets.*":                  {"required": []string{"origin"}, "anyOf": either("table", "query")},
+		"datasets.*":                  {"required": []string{"origin"}, "anyOf": either("table", "query", "url", "preset")},
 		"datasets.*.ttl":              positive,
 		"datasets.*.load_timeout":     positive,
 		"datasets.*.write_timeout":    positive,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,15 +78,28 @@ func (f ChangeFeed) Config() origin.FeedConfig {
 func (d Dataset) Rows(name string) origin.Dataset {
 	return origin.Dataset{
 		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version, Expires: d.Expires,
+		HTTP: origin.HTTPValues{
+			URL: d.URL, Preset: d.Preset, NotFound: statuses(d.Response.NotFound), Invalid: statuses(d.Response.Invalid),
+			IgnoreCacheControl: d.Response.CacheControl == ignore,
+		},
 		Value: d.Value, IntegerTimes: d.IntegerTimes, Many: d.Many(), Order: d.Order, MaxRows: d.MaxRows,
 	}
+}
+
+// statuses returns the status codes of a list; nil for the default. The checks have rejected what is none.
+func statuses(list []string) (codes []int) {
+	for _, text := range list {
+		code, _ := strconv.Atoi(text)
+		codes = append(codes, code)
+	}
+	return codes
 }
 
 // Many reports whether a key may have many rows.
 func (d Dataset) Many() bool { return d.RowsOfKey == rowsMany }
 
 // JSON reports whether the values are rows as JSON.
-func (d Dataset) JSON() bool { return d.Value == "" || d.Many() }
+func (d Dataset) JSON() bool { return !d.ofService() && (d.Value == "" || d.Many()) }
 
 // Open opens the origin without connecting to it. Errors do not name it.
 func (o Origin) Open(name string, drivers origin.Drivers, defect func(error), comment func(context.Context) string) (
@@ -94,7 +108,7 @@ func (o Origin) Open(name string, drivers origin.Drivers, defect func(error), co
 	if err != nil {
 		return nil, fmt.Errorf("dsn_file: %w", err)
 	}
-	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: o.maxConns(), Defect: defect}
+	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), Auth: o.auth(), MaxConns: o.maxConns(), Defect: defect}
 	if o.TraceComments {
 		c.Comment = comment
 	}
@@ -107,9 +121,19 @@ func (o Origin) Open(name string, drivers origin.Drivers, defect func(error), co
 	return drivers.Open(o.Driver, c)
 }
 
-// ClearText returns what to change in the connection string so that its password is sent with TLS; "" if there is nothing to
+func (o Origin) auth() origin.Auth {
+	return origin.Auth{
+		Username: o.Username, PasswordFile: o.PasswordFile, TokenFile: o.TokenFile,
+		CertFile: o.TLS.CertFile, KeyFile: o.TLS.KeyFile, CAFile: o.TLS.CAFile,
+	}
+}
+
+// ClearText returns what to change in the connection string so that the password or token is sent with TLS; "" if there is nothing to
 // change, or the drivers are not known.
 func (o Origin) ClearText(drivers origin.Drivers) string {
+	if drivers.ValuesField(o.Driver) != "" && o.Username == "" && o.TokenFile == "" {
+		return "" // there are no credentials
+	}
 	dsn, err := o.currentDSN()
 	if err != nil {
 		return "" // Open reports it
