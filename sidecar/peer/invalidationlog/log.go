@@ -108,7 +108,7 @@ func (l *Log) ForClients() *Log {
 	defer l.mu.Unlock()
 	if l.clients == nil { // most members of small clusters never have one
 		l.clients = New(len(l.records))
-		l.clients.liveFeeds = l.liveFeeds
+		l.clients.SetLiveFeeds(l.liveFeeds) //guard:first-client-does-not-learn-of-live-feeds
 	}
 	return l.clients
 }

@@ -180,6 +180,9 @@ func TestClientsGetWhatIsPublishedAndRelayed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if page, err := clients.Read(&at); err != nil || !page.HasNews || !slices.Equal(page.LiveFeeds, []string{"a"}) {
+		t.Errorf("got %+v, %v; want the feed that was live before as news", page, err)
+	}
 	l.Publish(kv.Invalidation{Key: "published"})
 	l.Relay([]kv.Invalidation{{Key: "relayed"}})
 	l.SetLiveFeeds([]string{"a", "b"})
