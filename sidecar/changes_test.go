@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,6 +219,44 @@ func TestWritesAroundTheCacheArriveThroughTheFeed(t *testing.T) {
 	o.exec(`DELETE FROM cnf_metrics WHERE cnf_id = ?`, keyOf(0))
 	for _, m := range members {
 		waitFor(t, func() bool { status, _ := get(m.at.HTTP, pathOf(0)); return status == 404 })
+	}
+}
+
+// A client hears of the feed from two members, whether or not they read it, and not only from its readers.
+func TestClientGetsChangesThroughRelays(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	o.apply()
+	members := o.three(newMemoryDirectory(), polled)
+	c := load(t, o.file(polled, fmt.Sprintf("membership: {xds: [%q]}\nnode: {id: client}", members[0].at.XDS)))
+	client := begin(t, c, nil)
+	relays := func() (n int) {
+		for _, m := range members {
+			if m.parts.pool.RelaysFeeds() {
+				n++
+			}
+		}
+		return n
+	}
+	waitFor(t, func() bool { return client.feedLive() && relays() == 2 })
+	for i := range rowsOfTruth {
+		awaitGet(t, []*running{client}, pathOf(i), `"value":0`)
+	}
+	o.exec(`UPDATE cnf_metrics SET value = 3, ver = ver + 1`)
+	for i := range rowsOfTruth {
+		awaitGet(t, []*running{client}, pathOf(i), `"value":3`)
+	}
+	for i, m := range members[1:] { // the first one is the directory of the client
+		if m.parts.pool.RelaysFeeds() {
+			m.end(t)
+			members = slices.Delete(members, i+1, i+2)
+			break
+		}
+	}
+	waitFor(t, func() bool { return client.feedLive() && relays() == 2 })
+	o.exec(`UPDATE cnf_metrics SET value = 4, ver = ver + 1`)
+	for i := range rowsOfTruth {
+		awaitGet(t, []*running{client}, pathOf(i), `"value":4`)
 	}
 }
 

@@ -104,6 +104,7 @@ func (p *peer) ping(ctx context.Context, req *peerv1.PingRequest) (*peerv1.PingR
 	}
 	stream, sent := p.stream.Load(), p.pool.now()
 	req.Client = stream != nil && stream.client //guard:pong-has-the-position-of-another-log
+	req.Feeds = stream != nil && stream.feeds
 	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, req, grpc.WaitForReady(true),
 		limitOf(peerv1.Peer_Ping_FullMethodName))
 	if err == nil {

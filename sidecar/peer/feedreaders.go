@@ -36,8 +36,11 @@ func (p *Pool) Elected(dataset string) bool {
 }
 
 // electFeedReaders computes v.feedReaders.
-func (v *view) electFeedReaders(datasets []string) {
+func (p *Pool) electFeedReaders(v *view, datasets []string) {
 	v.feedReaders = make(map[string]bool)
+	if len(datasets) > 0 && v.clientOf(p.config.Self) && v.electFeedRelays(p.seed, p.now()) {
+		return
+	}
 	for _, dataset := range datasets {
 		for m := range electedOn(v.cur, dataset) {
 			v.feedReaders[m.ID] = true
@@ -50,6 +53,7 @@ func (v *view) subscribeToFeedReaders() {
 	for id := range v.feedReaders {
 		if reader := v.peers[id]; reader != nil { // nil: this member itself
 			reader.startSubscription()
+			reader.endOtherKind() //guard:feeds-come-with-no-stream-that-is-open
 		}
 	}
 }

@@ -60,14 +60,16 @@ func FuzzSubscription(f *testing.F) {
 		}
 		p := NewPool(Config{Sink: checkedSink{t}})
 		defer p.Close()
-		s := &subscription{peer: newPeer(p, ring.Member{ID: "m"})}
+		s := &subscription{peer: newPeer(p, ring.Member{ID: "m"}), open: &openStream{}}
 		_ = s.receive(t.Context(), &r) // the sink checks what the subscription accepts
 	})
 }
 
 // A member without room for more subscribers gets few attempts of those that it has refused, and another one as many as before.
 func TestRefusedSubscriberWaits(t *testing.T) {
-	s := subscription{wait: backoff.Backoff{First: subscribeBackoff}}
+	p := NewPool(Config{})
+	defer p.Close()
+	s := subscription{peer: newPeer(p, ring.Member{ID: "m"}), wait: backoff.Backoff{First: subscribeBackoff}}
 	longest := func(err error) (wait time.Duration) {
 		for range 20 {
 			s.end(err)

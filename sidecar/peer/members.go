@@ -11,11 +11,8 @@ import (
 
 var errNoList = errors.New("no list of members in time")
 
-// client reports whether this sidecar uses the ring without being on it.
-func (p *Pool) client() bool {
-	cur := p.view.Load().cur
-	return cur.Len() > 0 && cur.Member(p.config.Self) == nil
-}
+// clientOf reports whether a sidecar is not on a ring that has members.
+func (v *view) clientOf(self string) bool { return v.cur.Len() > 0 && v.cur.Member(self) == nil }
 
 // Members passes the changes of the list of members that m reports to use, until ctx ends, m does not answer, or use returns an
 // error. m need not be on the ring; without an id, any member of the cluster may answer at its address.

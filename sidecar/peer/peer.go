@@ -38,6 +38,8 @@ type peer struct {
 	failures     atomic.Int32 // consecutive calls that failed with UNAVAILABLE
 	open         atomic.Bool  // the breaker is open
 	pingTimeouts atomic.Int64
+	relaysNone   atomic.Bool  // it is of a release that relays no feeds
+	restsUntil   atomic.Int64 // pool.now until which others are preferred as feed relays
 
 	stream      atomic.Pointer[openStream] // of the subscription; nil between two streams
 	subscribing atomic.Bool                // a goroutine runs the subscription, or has run it until the member left the ring

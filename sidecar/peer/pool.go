@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
@@ -107,7 +108,11 @@ type Pool struct {
 	limits   limits
 	vigil    vigil
 	spread   uint64         // which of the members of a list this one chooses
+	seed     maphash.Seed   // which of them relay feeds to it
 	tasks    sync.WaitGroup // goroutines started by spawn
+
+	hearing sync.Mutex          // held until the log has what heard says
+	heard   map[string][]string // :: node id → the feeds that it reads without a gap, as this member hears
 
 	mu     sync.Mutex         // guards closed, peers, left, config.Feeds, and changes of view
 	peers  map[*peer]struct{} // every open peer, including those that have left the ring
@@ -120,7 +125,7 @@ type view struct {
 	cur, prev   *ring.Ring
 	zone        *ring.Ring       // of the members of Config.Zone that are in cur; nil unless Config.Zones
 	peers       map[string]*peer // :: node id → member of cur or prev, except self
-	feedReaders map[string]bool  // :: node id → it reads a feed of Config.Feeds
+	feedReaders map[string]bool  // :: node id → it reads a feed of Config.Feeds, or relays them to this client
 	changed     time.Time        // when cur became the ring
 }
 
@@ -130,7 +135,8 @@ var _ kv.Peers = (*Pool)(nil)
 func NewPool(c Config) *Pool {
 	p := &Pool{
 		config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{}), left: make(map[string]*peer),
-		grants: grant.Grants{Budget: c.Budget}, spread: rand.Uint64(),
+		grants: grant.Grants{Budget: c.Budget}, spread: rand.Uint64(), seed: maphash.MakeSeed(),
+		heard: make(map[string][]string),
 	}
 	p.log, p.limits = invalidationlog.New(p.config.LogSize), newLimits(p.config.MaxAnswerBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -161,7 +167,7 @@ func (p *Pool) setView(cur, prev *ring.Ring) bool {
 	}
 	p.addLocked(next, old, cur)
 	p.addLocked(next, old, prev)
-	next.electFeedReaders(p.config.Feeds)
+	p.electFeedReaders(next, p.config.Feeds)
 	if p.config.Zones {
 		next.zone = zoneRing(cur, p.config.Zone)
 	}
@@ -179,7 +185,7 @@ func (p *Pool) SetFeeds(datasets []string) {
 	p.mu.Lock()
 	p.config.Feeds = datasets
 	next := *p.view.Load()
-	next.electFeedReaders(datasets)
+	p.electFeedReaders(&next, datasets)
 	if !p.closed {
 		p.view.Store(&next)
 	}

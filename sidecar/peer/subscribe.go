@@ -128,9 +128,11 @@ func (s *subscription) run() {
 func (s *subscription) once() bool {
 	ctx, cancel := context.WithCancel(s.peer.onRing)
 	defer cancel()
-	s.open = &openStream{end: cancel, ended: make(chan struct{}), client: s.peer.pool.client()} //guard:client-misses-broadcasts
+	s.open = &openStream{end: cancel, ended: make(chan struct{})}
+	s.open.client, s.open.feeds = s.peer.kind() //guard:client-misses-broadcasts
 	defer close(s.open.ended)
 	s.peer.stream.Store(s.open)
+	s.peer.endOtherKind() // the ring may have changed meanwhile
 	s.peer.pool.keepVigil()
 	err := errPanicked
 	s.peer.pool.safely("a stream of invalidations", func() { err = s.stream(ctx) })
@@ -196,6 +198,7 @@ func (s *subscription) subscribe(ctx context.Context) (grpc.ServerStreamingClien
 	}
 	return peerv1.NewPeerClient(conn).Subscribe(ctx, &peerv1.SubscribeRequest{
 		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence, Quiet: true, Client: s.open.client,
+		Feeds: s.open.feeds,
 	}, limitOf(peerv1.Peer_Subscribe_FullMethodName))
 }
 
@@ -226,7 +229,13 @@ func (s *subscription) receive(ctx context.Context, r *peerv1.SubscribeResponse)
 		s.peer.pool.config.Sink.Missed(s.peer.member.ID)
 	}
 	s.epoch, s.sequence = r.GetEpoch(), r.GetSequence()
+	if s.open.client && !s.open.feeds {
+		feeds = nil // relays tell, and only members on whose feeds this one relies are asked for signs of life
+	}
 	s.changeLiveFeeds(feeds)
+	if s.open.feeds {
+		s.peer.mayRelay(r.GetRelays()) //guard:older-release-relays-nothing
+	}
 	if len(list) > 0 {
 		s.peer.pool.counters.received.Add(int64(len(list)))
 		err = s.invalidate(ctx, list)
@@ -246,6 +255,7 @@ func (s *subscription) invalidate(ctx context.Context, list []kv.Invalidation) e
 	}
 	if err == nil {
 		s.peer.pool.config.Sink.Invalidate(admitted)
+		s.relayChanges(admitted)
 	}
 	return err
 }
@@ -274,7 +284,11 @@ func (s *subscription) count(continues bool) {
 func (s *subscription) setLiveFeeds(datasets []string) {
 	if !slices.Equal(datasets, s.liveFeeds) {
 		s.liveFeeds = datasets
+		s.open.live.Store(len(datasets) > 0)
 		s.peer.pool.config.Sink.LiveFeeds(s.peer.member.ID, datasets)
+		if !s.open.feeds {
+			s.peer.pool.hearFeeds(s.peer.member.ID, datasets)
+		}
 	}
 }
 
@@ -286,6 +300,9 @@ func (s *subscription) end(err error) bool {
 	}
 	if status.Code(err) == codes.OutOfRange {
 		s.epoch = 0
+	}
+	if err != nil && s.peer.onRing.Err() == nil {
+		defer s.peer.lostRelay() //guard:client-stays-with-a-relay-that-refuses
 	}
 	if !s.receiving {
 		return false

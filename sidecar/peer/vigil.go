@@ -27,6 +27,8 @@ type vigil struct {
 	asleep  atomic.Bool
 	watched atomic.Bool  // clients watch keys: each invalidation matters at once
 	copies  atomic.Int64 // a time.Duration, the longest life of a copy of another member's entry
+	// relaying is how many clients rely on this member for change feeds.
+	relaying atomic.Int64
 
 	mu      sync.Mutex    // guards the fields below
 	running bool          // a goroutine looks at the streams
@@ -37,7 +39,8 @@ type vigil struct {
 type openStream struct {
 	end             context.CancelFunc // ends it
 	ended           chan struct{}      // closed when it has ended and the Sink knows
-	client          bool               // it is one for clients of the ring, with positions of its own
+	client, feeds   bool               // it is one for clients of the ring, and has the feeds of others; each kind has positions of its own
+	live            atomic.Bool        // feeds are live because of it
 	epoch, sequence atomic.Uint64      // of the last response that the Sink has; epoch is 0 before the first
 	proven          atomic.Int64       // Pool.now when it had brought everything so far
 	asked           atomic.Int64       // Pool.now of the first probe since then; 0: none
@@ -69,8 +72,14 @@ func (p *Pool) SetWatched(watched bool) { p.vigil.watched.Store(watched) }
 // SetCopyLife replaces Config.CopyLife.
 func (p *Pool) SetCopyLife(longest time.Duration) { p.vigil.copies.Store(int64(longest)) }
 
-// Sleep stops asking members for signs of life until Prove is called. Awake is false when it returns.
-func (p *Pool) Sleep() { p.vigil.asleep.Store(true) }
+// Sleep stops asking members for signs of life until Prove is called. Awake is false when it returns, unless RelayFeeds was called
+// meanwhile.
+func (p *Pool) Sleep() {
+	p.vigil.asleep.Store(true)
+	if p.RelaysFeeds() {
+		p.proof()
+	}
+}
 
 // Awake implements kv.Peers.
 func (p *Pool) Awake() bool { return !p.vigil.asleep.Load() }
@@ -184,7 +193,8 @@ func (p *Pool) rest() bool {
 // reads, what clients watch, and copies that live for longer than a stream may be silent.
 func (p *peer) relied() bool {
 	v := &p.pool.vigil
-	if v.watched.Load() || p.pool.view.Load().feedReaders[p.member.ID] {
+	o := p.stream.Load()
+	if v.watched.Load() || p.pool.view.Load().feedReaders[p.member.ID] || o != nil && o.live.Load() {
 		return true
 	}
 	life := time.Duration(v.copies.Load())

@@ -30,10 +30,11 @@ type rest struct {
 func (r *rest) look(ctx context.Context, s *Set, now time.Time) {
 	reads, watched := s.used()
 	s.config.Pool.SetWatched(watched)
-	if watched {
+	relied := watched || s.config.Pool.RelaysFeeds()
+	if relied {
 		s.config.Pool.Prove(ctx)
 	}
-	if reads != r.reads || watched || r.since.IsZero() { //guard:watching-member-sleeps
+	if reads != r.reads || relied || r.since.IsZero() { //guard:watching-member-sleeps
 		r.reads, r.since = reads, now
 		return
 	}

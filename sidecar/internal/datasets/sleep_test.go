@@ -55,4 +55,9 @@ func TestMemberRestsWhileNothingIsRead(t *testing.T) {
 	look(sleepAfter, true)
 	w.Close()
 	look(sleepAfter, false)
+	end := pool.RelayFeeds(t.Context()) // a client relies on what this member hears
+	look(sleepAfter, true)
+	look(sleepAfter, true)
+	end()
+	look(sleepAfter, false)
 }

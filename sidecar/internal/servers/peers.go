@@ -75,7 +75,8 @@ func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 	p.Service = service.New(service.Config{
 		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain, History: c.History,
 		Record: func() []byte { return c.Record([]byte(description)) }, Changed: c.Changed, Members: c.Members, ReachBack: c.ReachBack,
-		Tracer: c.Tracer.Followed(), Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
+		RelayFeeds: c.Pool.RelayFeeds,                                                                           //guard:members-relay-no-feeds
+		Tracer:     c.Tracer.Followed(), Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{
 		Tracer: c.Tracer.Followed(),

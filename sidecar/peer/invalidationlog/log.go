@@ -36,6 +36,8 @@ type Log struct {
 	liveFeeds []string      // datasets, sorted; replaced, never modified
 	edition   uint64        // of liveFeeds
 	clients   *Log          // see ForClients; locked after this one
+	relayed   *Log          // see WithFeeds; locked after this one
+	heard     []string      // see HearFeeds
 	changed   chan struct{} // closed at the next change; nil while nobody waits for it
 }
 
@@ -60,6 +62,9 @@ func (l *Log) Publish(i kv.Invalidation) {
 	defer l.mu.Unlock()
 	if l.clients != nil {
 		l.clients.Publish(i) //guard:clients-miss-invalidations
+	}
+	if l.relayed != nil {
+		l.relayed.Publish(i)
 	}
 	l.last++
 	if l.last-l.dropped > uint64(len(l.records)) {
@@ -99,6 +104,21 @@ func (l *Log) SetLiveFeeds(datasets []string) {
 	if l.clients != nil {
 		l.clients.SetLiveFeeds(sorted)
 	}
+	l.relayFeedsLocked()
+}
+
+// HearFeeds sets the datasets of which this member receives, and relays, the changes that other members read, without a gap from now on.
+func (l *Log) HearFeeds(datasets []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = datasets
+	l.relayFeedsLocked()
+}
+
+func (l *Log) relayFeedsLocked() {
+	if l.relayed != nil {
+		l.relayed.SetLiveFeeds(slices.Concat(l.liveFeeds, l.heard))
+	}
 }
 
 // ForClients returns the log that clients of the ring read: it has everything that is published here from now on, and what
@@ -113,15 +133,40 @@ func (l *Log) ForClients() *Log {
 	return l.clients
 }
 
-// Relay publishes invalidations that all members receive by other ways to clients only.
+// WithFeeds returns the log that clients read from the members that relay change feeds to them: what ForClients has, and what
+// RelayChanges adds. It is a log of its own, because a client would otherwise get each change from every member whose keys it reads.
+func (l *Log) WithFeeds() *Log {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.relayed == nil {
+		l.relayed = New(2 * len(l.records)) // each change comes from both readers of its feed
+		l.relayFeedsLocked()
+	}
+	return l.relayed
+}
+
+// Relay publishes invalidations that all members receive by other ways to clients only. A client that subscribes later discards what
+// it has received before.
 func (l *Log) Relay(list []kv.Invalidation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.clients == nil {
-		return // a client that subscribes now discards what it has received before
-	}
+	publishAll(l.clients, list)
+	publishAll(l.relayed, list)
+}
+
+// RelayChanges publishes changes of feeds that other members read to the clients of WithFeeds only.
+func (l *Log) RelayChanges(list []kv.Invalidation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	publishAll(l.relayed, list)
+}
+
+// publishAll publishes to a log unless nobody has read it yet.
+func publishAll(to *Log, list []kv.Invalidation) {
 	for _, i := range list {
-		l.clients.Publish(i)
+		if to != nil {
+			to.Publish(i)
+		}
 	}
 }
 

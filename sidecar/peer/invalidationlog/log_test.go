@@ -197,3 +197,42 @@ func TestClientsGetWhatIsPublishedAndRelayed(t *testing.T) {
 		t.Errorf("members got %d invalidations, want 1", n)
 	}
 }
+
+func TestClientsOfARelayGetFeedsOfOthers(t *testing.T) {
+	l := New(8)
+	l.HearFeeds([]string{"b"})
+	relayed := l.WithFeeds()
+	at, err := relayed.From(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetLiveFeeds([]string{"b", "a"})
+	l.Publish(kv.Invalidation{Key: "published"})
+	l.Relay([]kv.Invalidation{{Key: "relayed"}})
+	l.RelayChanges([]kv.Invalidation{{Key: "changed"}})
+	page, err := relayed.Read(&at)
+	var keys []string
+	for _, r := range page.Records {
+		keys = append(keys, r.Invalidation.Key)
+	}
+	if want := []string{"published", "relayed", "changed"}; err != nil || !slices.Equal(keys, want) {
+		t.Errorf("got %q, %v; want %q", keys, err, want)
+	}
+	if !slices.Equal(page.LiveFeeds, []string{"a", "b"}) {
+		t.Errorf("got the feeds %q, want those of this member and of others", page.LiveFeeds)
+	}
+	l.HearFeeds(nil)
+	l.HearFeeds([]string{"b"})
+	if page, err := relayed.Read(&at); err != nil || page.Interrupted || page.HasNews {
+		t.Errorf("got %+v, %v; want no news: this member reads the feed, too", page, err)
+	}
+	l.SetLiveFeeds(nil)
+	l.HearFeeds(nil)
+	l.HearFeeds([]string{"b"})
+	if page, err := relayed.Read(&at); err != nil || !page.Interrupted || !slices.Equal(page.LiveFeeds, []string{"b"}) {
+		t.Errorf("got %+v, %v; want an interruption", page, err)
+	}
+	if n := l.Published() + l.ForClients().Published(); n != 1 {
+		t.Errorf("others got %d invalidations, want 1", n)
+	}
+}

@@ -164,9 +164,9 @@ func Identifying(f func(*tls.ConnectionState, net.Addr) caller.Caller) Option {
 	return func(_ *Member, _ *service.Config, s *server.Config) { s.Caller = f }
 }
 
-// Logging makes the member stream the log of p.
+// Logging makes the member stream the log of p, and relay the feeds that p hears.
 func Logging(p *peer.Pool) Option {
-	return func(_ *Member, s *service.Config, _ *server.Config) { s.Log = p.Log() }
+	return func(_ *Member, s *service.Config, _ *server.Config) { s.Log, s.RelayFeeds = p.Log(), p.RelayFeeds }
 }
 
 // Invalidating makes f receive the invalidations sent in requests.

@@ -71,6 +71,9 @@ type Config struct {
 	MaxInFlight int64
 	// Log is what subscribers receive: the log of this member's Pool. With nil they receive heartbeats only.
 	Log *invalidationlog.Log
+	// RelayFeeds is called before a client gets the change feeds that other members read, and its result when it gets them no longer. Log must
+	// have the changes meanwhile, and its feeds be those that this member hears without a gap. With nil this member relays none.
+	RelayFeeds func(ctx context.Context) (end func())
 	// Invalidate drops entries of any dataset from this member's memory, and ignores datasets that it does not have.
 	Invalidate func([]kv.Invalidation)
 	// MaxWrites limits the concurrent writes of all callers together; 512 by default. Each may hold a value of 1 MiB, or as much of
@@ -427,7 +430,7 @@ func (s *Service) Ping(ctx context.Context, req *peerv1.PingRequest) (*peerv1.Pi
 	if addr := req.GetChanged(); addr != "" && s.config.Changed != nil {
 		s.config.Changed(addr)
 	}
-	log := s.log(req.GetClient())
+	log := s.log(req)
 	pong := &peerv1.PingResponse{
 		Node: s.config.Node, RingId: s.config.Ring.RingID(), Leaving: s.leaving.Load(),
 		Epoch: log.Epoch(), Sequence: log.Published(),

@@ -55,6 +55,9 @@ func (s *Service) Subscribe(
 		return status.Error(codes.ResourceExhausted, errNoMemory.Error())
 	}
 	defer s.config.Budget.Return(budget.Subscribers, subscriberBytes)
+	if s.relays(req) {
+		defer s.config.RelayFeeds(out.Context())()
+	}
 	err := s.stream(req, out)
 	if errors.Is(err, invalidationlog.ErrOverwritten) || errors.Is(err, errSlow) {
 		s.subscribersCut.Add(1)
@@ -66,7 +69,7 @@ func (s *Service) Subscribe(
 // stream sends the position where the stream begins, then each page of the log, and a heartbeat when there is none, unless the
 // subscriber wants a quiet stream.
 func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse]) error {
-	log := s.log(req.GetClient())
+	log, relays := s.log(req), s.relays(req)
 	at, err := log.From(req.GetEpoch(), req.GetSequence())
 	if err != nil {
 		return err
@@ -79,7 +82,7 @@ func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingS
 	defer heartbeat.Stop()
 	next := invalidationlog.Page{Epoch: log.Epoch(), Sequence: at.Sequence()}
 	for {
-		if err := send(out.Context(), func() error { return sendPage(out, next) }); err != nil {
+		if err := send(out.Context(), func() error { return sendPage(out, next, relays) }); err != nil {
 			return err
 		}
 		heartbeat.Reset(interval)
@@ -92,9 +95,21 @@ func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingS
 	}
 }
 
+// receiver is a request that says who receives a stream.
+type receiver interface {
+	GetClient() bool
+	GetFeeds() bool
+}
+
+// relays reports whether this member relays the change feeds that others read to a client.
+func (s *Service) relays(to receiver) bool { return to.GetFeeds() && s.config.RelayFeeds != nil }
+
 // log returns what a member, or a client of the ring, receives.
-func (s *Service) log(client bool) *invalidationlog.Log {
-	if client {
+func (s *Service) log(to receiver) *invalidationlog.Log {
+	switch {
+	case s.relays(to):
+		return s.config.Log.WithFeeds()
+	case to.GetClient():
 		return s.config.Log.ForClients()
 	}
 	return s.config.Log
@@ -164,21 +179,21 @@ func sendSafely(some func() error) (err error) {
 }
 
 // sendPage sends an interruption of the feeds, an empty list, before their present state.
-func sendPage(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) error {
+func sendPage(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page, relays bool) error {
 	if next.Interrupted {
-		before := &peerv1.SubscribeResponse{Epoch: next.Epoch, Sequence: next.Sequence - uint64(len(next.Records))}
+		before := &peerv1.SubscribeResponse{Epoch: next.Epoch, Sequence: next.Sequence - uint64(len(next.Records)), Relays: relays}
 		if err := out.Send(before); err != nil {
 			return err
 		}
 	}
-	return out.Send(response(next))
+	return out.Send(response(next, relays))
 }
 
 // response computes the age of each change at the time of sending.
-func response(p invalidationlog.Page) *peerv1.SubscribeResponse {
+func response(p invalidationlog.Page, relays bool) *peerv1.SubscribeResponse {
 	list := make([]*peerv1.Invalidation, len(p.Records))
 	for i, r := range p.Records {
 		list[i] = wire.Invalidation(r.Invalidation, time.Since(r.Published))
 	}
-	return &peerv1.SubscribeResponse{Epoch: p.Epoch, Sequence: p.Sequence, Invalidations: list, LiveFeeds: p.LiveFeeds}
+	return &peerv1.SubscribeResponse{Epoch: p.Epoch, Sequence: p.Sequence, Invalidations: list, LiveFeeds: p.LiveFeeds, Relays: relays}
 }

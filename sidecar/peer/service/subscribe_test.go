@@ -95,7 +95,7 @@ func TestAgeIncludesTheTimeInTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if age := response(p).GetInvalidations()[0].GetAgeNs(); time.Duration(age) != time.Hour+time.Minute {
+		if age := response(p, false).GetInvalidations()[0].GetAgeNs(); time.Duration(age) != time.Hour+time.Minute {
 			t.Errorf("got age %v, want 1h1m", time.Duration(age))
 		}
 	})

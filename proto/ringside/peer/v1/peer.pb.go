@@ -1305,7 +1305,10 @@ type SubscribeRequest struct {
 	Quiet bool `protobuf:"varint,4,opt,name=quiet,proto3" json:"quiet,omitempty"`
 	// The subscriber is not on the ring, so that nobody calls its Invalidate: the stream also has what others invalidate at the
 	// member that way. It has an epoch of its own.
-	Client        bool `protobuf:"varint,5,opt,name=client,proto3" json:"client,omitempty"`
+	Client bool `protobuf:"varint,5,opt,name=client,proto3" json:"client,omitempty"`
+	// With client: the stream also has the changes of the feeds that other members read, and live_feeds has all of which the member
+	// hears without a gap. It has an epoch of its own. Members of releases without it do not set SubscribeResponse.relays.
+	Feeds         bool `protobuf:"varint,6,opt,name=feeds,proto3" json:"feeds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1371,6 +1374,13 @@ func (x *SubscribeRequest) GetQuiet() bool {
 func (x *SubscribeRequest) GetClient() bool {
 	if x != nil {
 		return x.Client
+	}
+	return false
+}
+
+func (x *SubscribeRequest) GetFeeds() bool {
+	if x != nil {
+		return x.Feeds
 	}
 	return false
 }
@@ -1504,7 +1514,9 @@ type SubscribeResponse struct {
 	// In their order; the last one has the number sequence.
 	Invalidations []*Invalidation `protobuf:"bytes,3,rep,name=invalidations,proto3" json:"invalidations,omitempty"`
 	// Datasets whose change feed this member reads without a gap, sorted; always the complete list.
-	LiveFeeds     []string `protobuf:"bytes,4,rep,name=live_feeds,json=liveFeeds,proto3" json:"live_feeds,omitempty"`
+	LiveFeeds []string `protobuf:"bytes,4,rep,name=live_feeds,json=liveFeeds,proto3" json:"live_feeds,omitempty"`
+	// The member relays the feeds that others read, as SubscribeRequest.feeds asks.
+	Relays        bool `protobuf:"varint,5,opt,name=relays,proto3" json:"relays,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1567,6 +1579,13 @@ func (x *SubscribeResponse) GetLiveFeeds() []string {
 	return nil
 }
 
+func (x *SubscribeResponse) GetRelays() bool {
+	if x != nil {
+		return x.Relays
+	}
+	return false
+}
+
 // PingRequest may ask for more than a sign of life.
 type PingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1578,7 +1597,9 @@ type PingRequest struct {
 	// Node id of the caller, if it wants to know whether the member can reach it: the member pings it at the address that it has of it.
 	ReachBack string `protobuf:"bytes,3,opt,name=reach_back,json=reachBack,proto3" json:"reach_back,omitempty"`
 	// The epoch and the sequence of the response are those of the streams of clients (SubscribeRequest.client).
-	Client        bool `protobuf:"varint,4,opt,name=client,proto3" json:"client,omitempty"`
+	Client bool `protobuf:"varint,4,opt,name=client,proto3" json:"client,omitempty"`
+	// They are those of the streams with SubscribeRequest.feeds.
+	Feeds         bool `protobuf:"varint,5,opt,name=feeds,proto3" json:"feeds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1637,6 +1658,13 @@ func (x *PingRequest) GetReachBack() string {
 func (x *PingRequest) GetClient() bool {
 	if x != nil {
 		return x.Client
+	}
+	return false
+}
+
+func (x *PingRequest) GetFeeds() bool {
+	if x != nil {
+		return x.Feeds
 	}
 	return false
 }
@@ -2161,32 +2189,35 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
 	"\x06prefix\x18\x03 \x01(\bR\x06prefix\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x15\n" +
-	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"\x86\x01\n" +
+	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"\x9c\x01\n" +
 	"\x10SubscribeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05quiet\x18\x04 \x01(\bR\x05quiet\x12\x16\n" +
-	"\x06client\x18\x05 \x01(\bR\x06client\"$\n" +
+	"\x06client\x18\x05 \x01(\bR\x06client\x12\x14\n" +
+	"\x05feeds\x18\x06 \x01(\bR\x05feeds\"$\n" +
 	"\x0eMembersRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"s\n" +
 	"\x0fMembersResponse\x12\x18\n" +
 	"\achanged\x18\x01 \x03(\fR\achanged\x12\x18\n" +
 	"\aremoved\x18\x02 \x03(\tR\aremoved\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12\x18\n" +
-	"\aclients\x18\x04 \x01(\rR\aclients\"\xaa\x01\n" +
+	"\aclients\x18\x04 \x01(\rR\aclients\"\xc2\x01\n" +
 	"\x11SubscribeResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
 	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
 	"\n" +
-	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"z\n" +
+	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\x12\x16\n" +
+	"\x06relays\x18\x05 \x01(\bR\x06relays\"\x90\x01\n" +
 	"\vPingRequest\x12\x1a\n" +
 	"\bdescribe\x18\x01 \x01(\bR\bdescribe\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\tR\achanged\x12\x1d\n" +
 	"\n" +
 	"reach_back\x18\x03 \x01(\tR\treachBack\x12\x16\n" +
-	"\x06client\x18\x04 \x01(\bR\x06client\"\x82\x02\n" +
+	"\x06client\x18\x04 \x01(\bR\x06client\x12\x14\n" +
+	"\x05feeds\x18\x05 \x01(\bR\x05feeds\"\x82\x02\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
