@@ -17,6 +17,7 @@ import (
 type roles struct {
 	*testing.T
 	etcd     *rig.EtcdServer
+	database string
 	sidecars []*rig.Sidecar
 	client   http.Client
 }
@@ -30,10 +31,16 @@ func startRoles(t *testing.T, n int) *roles {
 	for i := range 50 {
 		rows += fmt.Sprintf("INSERT INTO rows (id, v) VALUES ('%s', 1);", rowOf(i))
 	}
+	rows += `CREATE TABLE fed (id TEXT PRIMARY KEY, v INTEGER, ver INTEGER NOT NULL DEFAULT 1);
+INSERT INTO fed (id, v) VALUES ('fed', 1);`
+	r.database = sqlitetest.New(t, rows)
 	config := fmt.Sprintf(`membership: {max_members: 3, etcd: {endpoints: [%q], lease_ttl: 2s}}
 origins: {db: {driver: sqlite, dsn: %q}}
-datasets: {rows: {origin: db, table: rows, key: id, version: ver, ttl: 1h, local_ttl: 1h, stale_if_error: 1h, writable: true}}
-`, r.etcd.Endpoint(), sqlitetest.New(t, rows))
+datasets:
+  rows: {origin: db, table: rows, key: id, version: ver, ttl: 1h, local_ttl: 1h, stale_if_error: 1h, writable: true}
+  fed: {origin: db, table: fed, key: id, version: ver, ttl: 1h, local_ttl: 1h, feed: {kind: poll}}
+`, r.etcd.Endpoint(), r.database)
+	applyFeeds(t, config, "fed")
 	for i := range n {
 		s := rig.NewSidecar(t, fmt.Sprintf("sidecar-%d", i), config)
 		s.Start()
@@ -76,7 +83,11 @@ func (r *roles) settle(when string, n int) (members, clients []*rig.Sidecar) {
 
 // value returns what a sidecar has of a row.
 func (r *roles) value(s *rig.Sidecar, row string) (v int, err error) {
-	response, err := r.client.Get(s.URL("rows", row))
+	return r.valueIn("rows", s, row)
+}
+
+func (r *roles) valueIn(dataset string, s *rig.Sidecar, row string) (v int, err error) {
+	response, err := r.client.Get(s.URL(dataset, row))
 	if err != nil {
 		return 0, err
 	}
@@ -116,6 +127,38 @@ func (r *roles) send(method string, s *rig.Sidecar, path, body string) {
 	}
 }
 
+// changes checks that what somebody changes in the database reaches all sidecars through the change feed.
+func (r *roles) changes(when string, v int) {
+	r.Helper()
+	for _, s := range r.sidecars {
+		if !s.Running() {
+			continue
+		}
+		rig.Eventually(r, time.Minute, func() error {
+			if _, err := r.valueIn("fed", s, "fed"); err != nil {
+				return err
+			}
+			if s.Metric("ringside_change_feed_gap", `dataset="fed"`) != 0 {
+				return fmt.Errorf("%s: the feed is not live at %s", when, s.ID)
+			}
+			return nil
+		})
+	}
+	sqlitetest.Exec(r, r.database, fmt.Sprintf("UPDATE fed SET v = %d, ver = ver + 1", v))
+	for _, s := range r.sidecars {
+		if !s.Running() {
+			continue
+		}
+		rig.Eventually(r, time.Minute, func() error {
+			got, err := r.valueIn("fed", s, "fed")
+			if err == nil && got != v {
+				err = fmt.Errorf("%s: got %d of the changed row through %s, want %d", when, got, s.ID, v)
+			}
+			return err
+		})
+	}
+}
+
 // want waits until a sidecar has a value.
 func (r *roles) want(what string, s *rig.Sidecar, row string, v int) {
 	r.Helper()
@@ -140,6 +183,7 @@ func TestRoles(t *testing.T) {
 	r.readAll("start", r.sidecars...)
 	r.costs(members, clients)
 	r.invalidations(members, clients)
+	r.changes("start", 2)
 
 	r.etcd.Freeze()
 	r.readAll("etcd frozen", r.sidecars...)
@@ -150,6 +194,7 @@ func TestRoles(t *testing.T) {
 	members[0].Kill()
 	r.readAll("a member was killed", append(members[1:], clients...)...)
 	_, clients = r.settle("a member was killed", 3)
+	r.changes("a member was killed", 3)
 	promoted := 0
 	for _, s := range r.sidecars {
 		if s.Running() && slices.Contains(before, s.ID) && !slices.Contains(ids(clients), s.ID) {
