@@ -222,7 +222,7 @@ func TestWritesAroundTheCacheArriveThroughTheFeed(t *testing.T) {
 	}
 }
 
-// A client hears of the feed from two members, whether or not they read it, and not only from its readers.
+// A client receives the feed from two members, whether or not they read it, and not only from its readers.
 func TestClientGetsChangesThroughRelays(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)

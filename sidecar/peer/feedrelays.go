@@ -125,7 +125,7 @@ func (p *Pool) hearFeeds(member string, datasets []string) {
 }
 
 // RelayFeeds lets this member ask the readers of feeds for signs of life, whether or not it is read from, until end is called: clients
-// rely on what it hears of them. When it returns, feeds that it does not hear without a gap count as not live.
+// rely on what it receives from them. When it returns, feeds that it does not hear without a gap count as not live.
 func (p *Pool) RelayFeeds(ctx context.Context) (end func()) {
 	p.vigil.relaying.Add(1)
 	p.Prove(ctx) //guard:relay-sleeps
