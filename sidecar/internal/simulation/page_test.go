@@ -112,13 +112,14 @@ func (r *report) text() string {
 	line("sidecar in one process and in virtual time (`testing/synctest`): the membership of each pod (view, roles, registration, reachability),")
 	line("`ring`, `ring/etcd` with etcd's own client for requests and leases, the feed of members to clients, and the service that answers pings and")
 	line("streams invalidations. **Simulated** are the links (a request and its answer take 0 to 2 ms, %d bytes are added to each message for TCP/IP, HTTP/2 and", overhead)
-	line("gRPC), the server of etcd, and the watch of its client. Pods read and write nothing, except in the table of invalidations. One run of each size;")
+	line("gRPC), the server of etcd, and the watch of its client. Pods read and write nothing, except in the tables of invalidations. One run of each size;")
 	line("the random numbers are not seeded. `max_members` is %d, `lease_ttl` %v.\n", r.most, leaseTTL)
 	if r.about != "" {
 		line("%s\n", strings.ReplaceAll(strings.TrimSpace(r.about), "\n", "  \n"))
 	}
 	line("![What a pod sends and receives in steady state and in a rolling restart, by the number of pods](simulation.svg)\n")
-	line("The largest number of pods that was simulated is %d. What is said of more is arithmetic.\n", slices.MaxFunc(r.Outcomes, func(a, b outcome) int { return a.Pods - b.Pods }).Pods)
+	line("The largest number of pods that was simulated is %d; with more than %d, the start, the steady state and a rolling restart. What is said", slices.MaxFunc(r.Outcomes, func(a, b outcome) int { return a.Pods - b.Pods }).Pods, mostInAll)
+	line("of more pods is arithmetic.\n")
 	line("## Scenarios\n")
 	line("Bytes are those of both directions; CPU is in percent of a core. Both are means over the time of the scenario.\n")
 	line("| scenario | pods | members, clients | rings right after | etcd: requests/s, most in 1 s | etcd: watches, connections made | member: etcd, feeds, pings per second | member CPU | client: etcd, feed per second | client CPU |")
@@ -154,16 +155,28 @@ func (r *report) text() string {
 			line("| %d | %d | %d | %d | %.0f |", o.Pods, o.MostEvents, o.Etcd.Events, o.MostLists, 3*float64(o.Pods)*float64(o.Pods))
 		}
 	}
-	line("\nThe last column is 3 n²: three events of each pod at each pod. For any number of pods beyond %d, a member gets three to five events for each member,", r.most)
-	line("and a client gets the changes of several members in one message. 10 000 pods: 300 million events before, and fewer than %d × %d now.\n", r.most, 5*r.most)
+	line("\nThe last column is 3 n²: three events of each pod at each pod. A slot that changes hands writes three: a record is leaving, deleted, and another one")
+	line("there. With more than %d pods, all members are in the first part of the restart here. Some of their slots go to clients, which ask at once when they", r.most)
+	line("have lost the ring, and are restarted later; so members get between 3 and 6 events for each slot, for any number of pods. If pods take longer to start")
+	line("than clients wait (%v), all slots go to clients at random, and change hands e − 1 = 1.7 times each while one pod after the other is restarted: 5.2", 5*time.Second)
+	line("events. The bound is 3 for each slot and part: %d in %d parts. A client gets the changes of several members in one message.\n", 3*batches*r.most, batches)
 	line("## Invalidations and heartbeats\n")
 	line("The cluster makes %d writes a second, spread over the members, and each pod has read from each member within 30 s, so that all subscribe to all", clusterWrites)
 	line("members. The member has the memory for clients of a sidecar without a limit (%d MiB).\n", clientBytes>>20)
-	line("| pods | streams of one member: wanted, admitted | responses/s of one member | bytes/s | CPU of the member | latest after | pings/s of a member with a change feed | CPU of these |")
-	line("|---|---|---|---|---|---|---|---|")
+	line("| pods | streams of one member: wanted, admitted | responses/s of one member | bytes/s | CPU of the member | latest after |")
+	line("|---|---|---|---|---|---|")
 	for _, s := range r.Streams {
-		line("| %d | %d, %d | %.0f | %s | %.1f %% | %v | %d | %.1f %% |", s.Pods, s.Wanted, s.Admitted, s.Responses, bytes(s.Bytes),
-			100*s.Responses*cpuInvalidations.Seconds(), s.Latest.Round(time.Millisecond), s.Admitted, 100*float64(s.Admitted)*cpuMessage.Seconds())
+		line("| %d | %d, %d | %.0f | %s | %.1f %% | %v |", s.Pods, s.Wanted, s.Admitted, s.Responses, bytes(s.Bytes),
+			100*s.Responses*cpuInvalidations.Seconds(), s.Latest.Round(time.Millisecond))
+	}
+	line("\n## Change feeds\n")
+	line("Members subscribe to the two readers of a feed, and each client to two members, which relay the changes ([DESIGN.md](../../sidecar/DESIGN.md)). The feed")
+	line("has %d changes a second. Two steps bring a change to a client; the last column is the age of the oldest one when it was sent.\n", clusterWrites)
+	line("| pods | streams of a reader if all pods subscribe | of a reader: wanted, admitted | of a relay, for clients: wanted, admitted | responses/s of a relay | CPU of the relay | latest after | pings/s of a reader, CPU of these |")
+	line("|---|---|---|---|---|---|---|---|")
+	for _, s := range r.Relays {
+		line("| %d | %d | %d, %d | %d, %d | %.0f | %.1f %% | %v | %d, %.1f %% |", s.Pods, s.Pods-1, s.Reader, s.ReaderAdmitted, s.Relay, s.RelayAdmitted, s.Responses,
+			100*s.Responses*cpuInvalidations.Seconds(), s.Latest.Round(time.Millisecond), s.ReaderAdmitted, 100*float64(s.ReaderAdmitted)*cpuMessage.Seconds())
 	}
 	r.arithmetic(line)
 	return b.String()
@@ -177,7 +190,7 @@ func (r *report) arithmetic(line func(string, ...any)) {
 	const peerShare = 6.0 / 16 // of the bytes for connections, with four sockets for applications: servers.newShares
 	conns := memory.AccountLimit(budget.Connections, peerShare) / connectionBytes
 	line("\nWithout reads there are no heartbeats. A pod that reads asks the members on which it relies once a second: those with copies that live longer than")
-	line("2.5 s (not by default), and the two readers of each change feed, which therefore get a ping from every pod.\n")
+	line("2.5 s (not by default), and those from which it gets change feeds: a member the two readers, a client its two relays. A member that relays asks always.\n")
 	line("## Arithmetic\n")
 	line("CPU = messages × %v + changes of the ring × %v. The first is half of what a ping takes at both ends (`BenchmarkSubscription` of", cpuMessage, r.cpuRing.Round(time.Microsecond))
 	line("`sidecar/peer`: 120 ms for 1000 pings a second), also for a request to etcd. The second was measured by this run: `View.Apply` with %d members. A response", r.most)
@@ -190,24 +203,28 @@ func (r *report) arithmetic(line func(string, ...any)) {
 	line("- **promotion**: all clients together ask etcd at most 200 times a second, in the first minute after a member is missing.")
 	line("- **invalidations**: a stream waits 100 µs × subscribers between responses, so a member sends at most 10 000 responses a second: %.2f cores,", 1e4*cpuInvalidations.Seconds())
 	line("  and an invalidation is at most n × 100 µs late.\n")
-	line("| pods | clients of a member | a member during a rolling restart, feeds | etcd: requests/s | streams, connections of a member, if all pods read all keys | pings/s at a reader of a change feed |")
+	relays := func(n float64) float64 { return 2 * (n - m) / m }
+	line("| pods | clients of a member | a member during a rolling restart, feeds | etcd: requests/s | streams, connections of a member, if all pods read all keys | streams, pings/s at a reader of a change feed |")
 	line("|---|---|---|---|---|---|")
 	for _, n := range []float64{10_000, 100_000, 1_000_000} {
-		perMember := (n - m) / m
-		line("| %.0f | %.0f | %.2f cores | %.0f | %.0f | %.0f (%.1f cores) |", n, perMember, perMember*4*cpuMessage.Seconds(), m*(0.5+0.6+2.0/30), n-1, n-1, (n-1)*cpuMessage.Seconds())
+		perMember, atReader := (n-m)/m, m-1+relays(n)
+		line("| %.0f | %.0f | %.2f cores | %.0f | %.0f | %.0f (%.2f cores) |", n, perMember, perMember*4*cpuMessage.Seconds(), m*(0.5+0.6+2.0/30), n-1, atReader, atReader*cpuMessage.Seconds())
 	}
 	line("\n## What breaks first\n")
-	line("**%d pods**, with the memory for clients of %d MiB: the streams of invalidations. A member admits %d subscribers of %d KiB each, and refuses the rest", admitted+1, clientBytes>>20, admitted, subscriberBytes>>10)
-	line("(`ringside_subscribers_refused_total`). This concerns the readers of a change feed in every cluster, because all pods subscribe to them, and the other members")
-	line("only if most pods read keys of each of them within 30 s. A pod that is refused trusts no copy for longer than `local_ttl`, and its datasets with a change feed")
-	line("expire by `ttl`, as without a feed. Reads do not fail. Then, in this order:\n")
-	line("1. More pods: each refused subscriber tries again every 15 to 30 s, which at 10 000 pods is %.0f requests a second and %.2f cores at such a member.",
-		(1e4-float64(admitted))/22.5, (1e4-float64(admitted))/22.5*cpuMessage.Seconds())
+	feeds := m + m*(float64(admitted)-(m-1))/3 // a client takes a stream of its member for the list, and two for the feeds
+	line("**Membership and change feeds: %.0f pods**, with the memory for clients of %d MiB. A member admits %d streams of %d KiB each: one of each other", feeds, clientBytes>>20, admitted, subscriberBytes>>10)
+	line("member, and three of each of its (n − m)/m clients, two of them for change feeds. Beyond, clients are refused (`ringside_subscribers_refused_total`,")
+	line("`ringside_ring_clients_refused_total`), and get no ring, or have no live feed: entries expire by `gap_ttl`. More members, or more memory, move this.\n")
+	line("**Clusters whose pods read keys of most members within 30 s: %d pods.** All of them subscribe to each member, for their copies. A pod that is refused trusts", admitted+1)
+	line("no copy for longer than `local_ttl`. Streams of feeds compete with these for the same memory: a client asks up to four members. Reads do not fail. Then:\n")
 	line("1. %d pods: the connections of one member (%d KiB each from the same budget). Fetches beyond are refused and go to the successor, or to the database.", conns, connectionBytes>>10)
 	line("1. %d pods, with ten times the memory: `MaxSubscribers`.", mostSubscribers+1)
 	line("1. %d pods: `MaxConns`. A larger cluster whose pods read all keys needs more than %d members.", mostConns, r.most)
-	line("1. %.0f pods: the pings at a reader of a change feed take a whole core.", 1/cpuMessage.Seconds())
+	line("1. More pods: each refused subscriber tries again every 15 to 30 s, which at 10 000 pods is %.0f requests a second and %.2f cores at such a member.\n",
+		(1e4-float64(admitted))/22.5, (1e4-float64(admitted))/22.5*cpuMessage.Seconds())
+	line("With more memory, membership and feeds end here:\n")
 	line("1. %.0f pods: %d clients of each member (`MaxClients`); more get no ring.", m*(mostClients+1), mostClients)
+	line("1. %.0f pods: `MaxSubscribers` of a member, with two streams of each of its clients.", m+m*(mostSubscribers-(m-1))/2)
 	line("1. 1 000 000 pods: membership itself would hold with more members: %.0f clients and %.1f cores of each member during a rolling restart with %d, a quarter of it with %d.",
 		(1e6-m)/m, (1e6-m)/m*4*cpuMessage.Seconds(), r.most, 4*r.most)
 }

@@ -10,6 +10,8 @@ const (
 	// A rolling restart restarts one of batches parts of the pods after the other, as a Deployment does by default (maxUnavailable
 	// 25 %). A pod starts restartTime after it has stopped, and the next part follows after batchTime.
 	batches, restartTime, batchTime = 4, 3 * time.Second, 15 * time.Second
+	// mostInAll is the largest number of pods for which all scenarios are run: their cost grows with it.
+	mostInAll = 3000
 	// outage is how long etcd is down.
 	outage = 5 * time.Minute
 	// calm is for how long the pods are watched when nothing happens.
@@ -122,7 +124,8 @@ func span(from, to int) (list []int) {
 	return list
 }
 
-// runAll runs all scenarios with n pods, one after the other in one cluster. storm is how many more pods join in one of them.
+// runAll runs all scenarios with n pods, one after the other in one cluster, or, if there are more than mostInAll, the first ones and a
+// rolling restart. storm is how many more pods join in one of them.
 func (c *cluster) runAll(n, storm int) (list []outcome) {
 	c.t.Helper()
 	add := func(scenario string, happen func()) {
@@ -138,6 +141,10 @@ func (c *cluster) runAll(n, storm int) (list []outcome) {
 		c.start(span(min(n, c.maxMembers), n), stormTime)
 	})
 	add(steady, func() { time.Sleep(calm) })
+	if n > mostInAll {
+		add(rollingRestart, func() { c.restartAll(n) })
+		return list
+	}
 	add(joinStorm, func() { c.start(span(n, n+storm), stormTime) })
 	add(stormLeaves, func() {
 		c.shutDown(span(n, n+storm))
