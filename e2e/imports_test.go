@@ -61,6 +61,7 @@ var mayImport = map[string][]string{
 	"origin/keylist":               {"origin"},
 	"sidecar/kv":                   {"origin", "origin/keylist", "sidecar/internal/flight", "sidecar/internal/stripe"},
 	"sidecar/internal/batch":       {"sidecar/kv"},
+	"sidecar/internal/newest":      {"sidecar/kv"},
 	"sidecar/internal/headerlimit": {},
 	// Reads HTTP/2 connections within the memory budget.
 	"sidecar/internal/h2/frame":    {},
@@ -84,7 +85,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/tracing",
 		"origin", "origin/keylist", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/ttlmap", "sidecar/internal/warm",
-		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/hotkeys", "sidecar/internal/watches", "sidecar/kv",
+		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/hotkeys", "sidecar/internal/newest", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
 	"origin/origintest": {"origin"},

@@ -103,14 +103,14 @@ func New(c Config) (*Dataset, error) {
 	shared.settled.Awake = shared.peers.Awake
 	shared.SetPolicy(c.Policy)
 	shared.settled.Start(shared.Policy())
-	return assemble(shared, watching, idempotency.New[result](c.MaxBytes), c), nil
+	return assemble(shared, watching, idempotency.New[result](c.MaxBytes), newObservations(c.MaxBytes), c), nil
 }
 
-func assemble(shared *core, watching *watches.Set, outcomes *idempotency.Cache[result], c Config) *Dataset {
+func assemble(shared *core, watching *watches.Set, outcomes *idempotency.Cache[result], seen *observations, c Config) *Dataset {
 	d := &Dataset{core: shared, fetcher: newFetcher(shared, c)}
 	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watching}
 	d.invalidator.broadcasts = coalesce.New(d.invalidator.everywhere)
-	d.writer = newWriter(d.invalidator, outcomes, c)
+	d.writer = newWriter(d.invalidator, outcomes, seen, c)
 	return d
 }
 
@@ -119,7 +119,7 @@ func assemble(shared *core, watching *watches.Set, outcomes *idempotency.Cache[r
 // nobody uses it any more. The policy and the size are those of d until SetPolicy and Resize.
 func (d *Dataset) With(c Config) *Dataset {
 	c.Name, c.Policy = d.name, d.Policy()
-	return assemble(d.core, d.invalidator.watches, d.writer.outcomes, c)
+	return assemble(d.core, d.invalidator.watches, d.writer.outcomes, d.writer.observations, c)
 }
 
 // Resize changes the bound of the memory of the entries.
@@ -144,6 +144,7 @@ func (d *Dataset) Flights() (loads, fetches int) {
 
 // Close cancels the flights and waits for them. Later reads fail, except hits.
 func (d *Dataset) Close() {
+	d.writer.observed.Close()
 	d.writer.writes.Close()
 	d.writer.commits.Close()
 	d.fetcher.through.Close()

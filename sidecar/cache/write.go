@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/internal/idempotency"
+	"github.com/ringside-cache/ringside/sidecar/internal/newest"
 	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -63,15 +64,18 @@ type writer struct {
 	writes, commits *flight.Group[result]
 	unnamed         atomic.Int64 // writes without an ID
 	outcomes        *idempotency.Cache[result]
+	observations    *observations
+	observed        *newest.Queue[attempted] // observations that wait to be written here
 	// broadcaster sends invalidations that not only the subscribers of this member must receive.
 	broadcaster *broadcast.Broadcaster[kv.Invalidation]
 }
 
-func newWriter(v *invalidator, outcomes *idempotency.Cache[result], c Config) *writer {
+func newWriter(v *invalidator, outcomes *idempotency.Cache[result], seen *observations, c Config) *writer {
 	w := &writer{
-		invalidator: v, origin: c.Writer, outcomes: outcomes,
+		invalidator: v, origin: c.Writer, outcomes: outcomes, observations: seen,
 		writes: flight.New[result](c.Policy.MaxFlights, c.Calls), commits: flight.New[result](c.Policy.MaxFlights, c.Calls),
 	}
+	w.observed = newest.New(w.writeObserved, c.Calls, &w.stats.Superseded)
 	w.broadcaster = broadcast.New(kv.Invalidation{Dataset: c.Name, Prefix: true}, w.applyEverywhere)
 	return w
 }

@@ -68,7 +68,9 @@ func (w *writer) routeMany(ctx context.Context, cs []kv.Change) []attempted {
 
 // commitMany is commit for many changes.
 func (w *writer) commitMany(ctx context.Context, cs []kv.Change) []attempted {
-	return w.flyMany(ctx, w.commits, "", cs, w.commitTimeout(), w.applyMany)
+	return w.splitObserved(ctx, cs, func(cs []kv.Change) []attempted {
+		return w.flyMany(ctx, w.commits, "", cs, w.commitTimeout(), w.applyMany)
+	})
 }
 
 // finishOne takes the result of a change of a list.
@@ -175,7 +177,7 @@ func (w *writer) through(ctx context.Context, peer kv.Peer, cs []kv.Change, fini
 			finish(i, a.result, a.err)
 		}
 		return
-	case len(cs) == 1: // members of every release make it, and answer with the value
+	case len(cs) == 1 && !isObservation(cs[0]): // members of every release make it, and answer with the value
 		res, err := w.send(ctx, peer, cs[0])
 		finish(0, res, err)
 		return

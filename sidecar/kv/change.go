@@ -32,6 +32,9 @@ type Change struct {
 	If     Condition
 	// ID identifies the write: a retry with the same ID to the same owner is a no-op. Empty: each one is made.
 	ID string
+	// Observed makes this the report of a state: when it was observed, in nanoseconds since 1970; 0: it is none. The owner keeps the
+	// newest one of a key and writes it; an older one succeeds without a write. Dataset.WriteMany takes it, without If and ID.
+	Observed int64
 	// Failover: the caller asks the successor because it could not reach the owner. Set between members only.
 	Failover bool
 }
@@ -63,6 +66,8 @@ func (c Change) Check() error {
 		return fmt.Errorf("the idempotency id has %d bytes; at most %d are allowed", len(c.ID), MaxIDBytes)
 	case c.Delete && (c.If.Absent || len(c.Value) > 0):
 		return errors.New("DELETE takes no value and cannot require absence")
+	case c.Observed != 0 && (c.Delete || c.ID != "" || c.If != Condition{}):
+		return errors.New("an observation is neither a deletion, nor does it have a condition or an idempotency id")
 	case c.If.fields() > 1:
 		return errors.New("a write has at most one condition")
 	}

@@ -37,6 +37,9 @@ type Stats struct {
 	// Writes of applications, by result. Each write is counted once.
 	Written, Conflicts, WritesRefused, WritesUnknown, WriteErrors atomic.Int64
 
+	// Superseded counts observations that were not written because a newer one of their key was.
+	Superseded atomic.Int64
+
 	WritesServed  atomic.Int64 // made for other members
 	Invalidations atomic.Int64 // applied: of writes through any member, of feeds and by request
 	CopiesExpired atomic.Int64 // times that the copies of a member were expired because its invalidations may have been missed

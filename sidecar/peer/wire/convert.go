@@ -125,6 +125,7 @@ func WriteRequest(c kv.Change, ringID uint64) *peerv1.WriteRequest {
 		IfVersion:     c.If.Version,
 		IfEtag:        c.If.ETag,
 		IdempotencyId: c.ID,
+		ObservedNs:    c.Observed,
 	}
 }
 
@@ -139,7 +140,7 @@ func Change(req *peerv1.WriteRequest) kv.Change {
 		If: kv.Condition{
 			Absent: req.GetIfAbsent(), Present: req.GetIfPresent(), Version: req.GetIfVersion(), ETag: req.GetIfEtag(),
 		},
-		ID: req.GetIdempotencyId(),
+		ID: req.GetIdempotencyId(), Observed: max(0, req.GetObservedNs()),
 	}
 }
 

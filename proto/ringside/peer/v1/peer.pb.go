@@ -778,6 +778,9 @@ type WriteRequest struct {
 	IfEtag string `protobuf:"bytes,10,opt,name=if_etag,json=ifEtag,proto3" json:"if_etag,omitempty"`
 	// Identifies the write, so that a retry does not repeat it; may be empty.
 	IdempotencyId string `protobuf:"bytes,11,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
+	// When the value was observed, in nanoseconds since 1970: the owner keeps the newest observation of a row, and an older one is a
+	// success without a write. 0: the write is no observation.
+	ObservedNs    int64 `protobuf:"varint,12,opt,name=observed_ns,json=observedNs,proto3" json:"observed_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -887,6 +890,13 @@ func (x *WriteRequest) GetIdempotencyId() string {
 		return x.IdempotencyId
 	}
 	return ""
+}
+
+func (x *WriteRequest) GetObservedNs() int64 {
+	if x != nil {
+		return x.ObservedNs
+	}
+	return 0
 }
 
 // WriteResponse is the row after the change.
@@ -2151,7 +2161,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"FetchError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
-	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"\xb8\x02\n" +
+	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"\xd9\x02\n" +
 	"\fWriteRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -2166,7 +2176,9 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"if_version\x18\t \x01(\x03R\tifVersion\x12\x17\n" +
 	"\aif_etag\x18\n" +
 	" \x01(\tR\x06ifEtag\x12%\n" +
-	"\x0eidempotency_id\x18\v \x01(\tR\ridempotencyId\"F\n" +
+	"\x0eidempotency_id\x18\v \x01(\tR\ridempotencyId\x12\x1f\n" +
+	"\vobserved_ns\x18\f \x01(\x03R\n" +
+	"observedNs\"F\n" +
 	"\rWriteResponse\x125\n" +
 	"\x05entry\x18\x01 \x01(\v2\x1f.ringside.peer.v1.FetchResponseR\x05entry\"\x80\x01\n" +
 	"\x11WriteBatchRequest\x12\x18\n" +
