@@ -2,7 +2,7 @@
 SHELL       := /usr/bin/env bash -euo pipefail
 # grpcnotrace leaves out the traces of golang.org/x/net, whose templates make the linker keep every exported method.
 BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -tags grpcnotrace -ldflags "-s -w"
-NESTED      := deploy/collector e2e/bench/collection e2e/bench/rivals e2e/demo e2e/grafana e2e/kube e2e/oldclient e2e/oldclient/redis
+NESTED      := deploy/collector e2e/bench/collection e2e/bench/rivals e2e/demo e2e/grafana e2e/kube e2e/oldclient e2e/oldclient/otlp e2e/oldclient/redis
 # -short skips the tests that need installed programs; see NeedServers in e2e/rig.
 SHORTTEST    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped -- -short -timeout 10m
 

@@ -153,7 +153,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/internal/task", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/internal/task", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi", "sidecar/local/respserver",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
@@ -182,6 +182,12 @@ var mayImport = map[string][]string{
 	"sidecar/local/localtest": {"sidecar/internal/budget",
 		"origin", "origin/keylist", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
+	},
+	// Metrics over OTLP: which of them are rows, and who receives them.
+	"sidecar/internal/metricrow": {"origin"},
+	"sidecar/otlpmetrics": {
+		"ring/printable", "sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/metricrow",
+		"sidecar/internal/newest", "sidecar/kv", "sidecar/local/api",
 	},
 	"sidecar/cnfmetrics": {"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
 	// The console of operators, and its messages, which the command line decodes.
@@ -221,7 +227,7 @@ var mayImport = map[string][]string{
 	"sidecar/container":       {},
 	"sidecar/config/restart":  {"sidecar/config", "sidecar/config/decode"},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
-	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access", "sidecar/internal/httpview", "xds"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access", "sidecar/internal/httpview", "sidecar/internal/metricrow", "xds"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
@@ -248,7 +254,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
 		"sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/hotkeys",
-		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/verify", "sidecar/local", "sidecar/metrics",
+		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/verify", "sidecar/local", "sidecar/metrics", "sidecar/otlpmetrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
 	"sidecar/internal/inherit": {},
@@ -259,7 +265,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/tracing", "sidecar/internal/tracing/otlp", "sidecar/logging",
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings", "sidecar/container",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
-		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/memberlist", "sidecar/peer/mtls",
+		"sidecar/internal/metricrow", "sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/otlpmetrics", "sidecar/peer", "sidecar/peer/memberlist", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {"ring/printable"},
@@ -317,7 +323,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/extauthz", "sidecar/local/grpcapi", "sidecar/internal/h2",
 		"sidecar/internal/h2/client", "sidecar/internal/tracing/calls",
-		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/otlpmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/event", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},

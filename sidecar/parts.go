@@ -22,6 +22,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/explain"
 	"github.com/ringside-cache/ringside/sidecar/internal/history"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
+	"github.com/ringside-cache/ringside/sidecar/internal/metricrow"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/status"
@@ -31,6 +32,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
+	"github.com/ringside-cache/ringside/sidecar/otlpmetrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/memberlist"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
@@ -50,6 +52,7 @@ type parts struct {
 	pool         *peer.Pool
 	datasets     *datasets.Set
 	served       *served
+	otlp         *otlpmetrics.Receiver // nil if it is off
 	publisher    *servers.Publisher
 	members      *membership.Members
 	list         memberlist.Feed // of the members, for clients of the ring
@@ -101,6 +104,7 @@ func (p *parts) stages(restore func(context.Context) error, save func(context.Co
 	return []stage{
 		{"ring", p.members.Start, p.members.Stop},
 		{"entries of the previous process", restore, save},
+		{"points of metrics", p.startOTLP, p.stopOTLP},
 		{"local listeners", p.applications.Start, p.applications.Stop},
 		{"metrics listener", p.metrics.Start, p.metrics.Stop},
 		{"peer listener", p.peers.Start, p.peers.Stop},
@@ -261,6 +265,9 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	if p.served, err = newServed(p, c); err != nil {
 		return err
 	}
+	if p.otlp, err = newOTLP(p, c, r.errors); err != nil {
+		return err
+	}
 	explainer := newExplainer(p, r.errors)
 	verifier := newVerifier(p, r.tasks)
 	application := newApplication(p, c, explainer, r.errors)
@@ -269,7 +276,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
 		Datasets: p.datasets, Local: application, Publisher: p.publisher,
-		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit, Traces: p.traces, Log: r.log,
+		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit, Traces: p.traces, OTLP: p.otlp, Log: r.log,
 		Errors: r.errors, Explainer: explainer, Verifier: verifier,
 	}
 	p.reloader = &reloader{
@@ -323,11 +330,38 @@ func newApplication(p *parts, c config.Config, explainer *explain.Explainer, log
 		Explain: explainer.ExplainJSON, Tracer: p.tracer(),
 	}
 	lc.ExtAuthz.Dataset, lc.ExtAuthz.Header = c.ExtAuthz.Dataset, c.ExtAuthz.Header
+	if p.otlp != nil {
+		lc.OTLP = p.otlp
+	}
 	if p.served.typed != nil {
 		lc.CNFMetrics = cnfmetrics.New(cnfmetrics.Config{
 			Dataset: p.served.typed, Lister: p.served.typed, Budget: p.budget, Errors: log})
 	}
 	return local.New(lc, p.served.catalog)
+}
+
+// newOTLP returns the receiver of metrics; nil if it is off.
+func newOTLP(p *parts, c config.Config, log *apierror.Log) (*otlpmetrics.Receiver, error) {
+	if p.listeners.Find("otlp") == nil {
+		return nil, nil
+	}
+	rules, err := metricrow.Compile(c.OTLP.Rules())
+	if err != nil {
+		return nil, fmt.Errorf("otlp.rows: %w", err)
+	}
+	return otlpmetrics.New(otlpmetrics.Config{
+		Rules: rules, Datasets: p.served.catalog, Accepted: c.OTLP.Ack == config.AckAccepted,
+		Memory: int64(c.OTLP.Memory), Budget: p.budget, Errors: log,
+	}), nil
+}
+
+func (p *parts) startOTLP(context.Context) error { return nil }
+
+// stopOTLP writes the points that wait, after the listeners have ended their requests.
+func (p *parts) stopOTLP(ctx context.Context) {
+	if p.otlp != nil {
+		p.otlp.Stop(ctx)
+	}
 }
 
 func newRegistration(p *parts, drainTimeout time.Duration) *membership.Registration {

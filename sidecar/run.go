@@ -24,7 +24,7 @@ import (
 
 // Addrs are the addresses that the listeners are bound to; empty for each that is off.
 type Addrs struct {
-	HTTP, GRPC, Redis, Unix, Peer, Metrics, XDS, Admin string
+	HTTP, GRPC, Redis, OTLP, Unix, Peer, Metrics, XDS, Admin string
 }
 
 // Run runs a sidecar. It calls ready, which may be nil, when everything serves. When ctx ends, it leaves the ring, serves
@@ -210,7 +210,7 @@ func (r *run) addrs() Addrs {
 		return ""
 	}
 	return Addrs{
-		HTTP: addr("http"), GRPC: addr("grpc"), Redis: addr("redis"), Unix: addr("unix"), Peer: addr("peer"),
+		HTTP: addr("http"), GRPC: addr("grpc"), Redis: addr("redis"), OTLP: addr("otlp"), Unix: addr("unix"), Peer: addr("peer"),
 		Metrics: addr("metrics"), XDS: addr("xds"), Admin: addr("admin"),
 	}
 }
@@ -221,7 +221,7 @@ func (r *run) logReady() {
 	a, self := r.addrs(), r.parts.members.Self()
 	r.log.Info("the sidecar is ready",
 		zap.String("version", version), zap.String("revision", revision), zap.String("node", self.ID),
-		zap.String("http", a.HTTP), zap.String("grpc", a.GRPC), zap.String("redis", a.Redis), zap.String("unix", a.Unix),
+		zap.String("http", a.HTTP), zap.String("grpc", a.GRPC), zap.String("redis", a.Redis), zap.String("otlp", a.OTLP), zap.String("unix", a.Unix),
 		zap.String("peer", a.Peer), zap.String("advertise", self.Addr),
 		zap.String("metrics", a.Metrics), zap.String("xds", a.XDS), zap.String("admin", a.Admin),
 		zap.Strings("datasets", r.parts.datasets.Names()), zap.Int64("memory_bytes", r.parts.memory.entries), zap.Int64("client_memory_bytes", r.parts.memory.clients),

@@ -85,7 +85,7 @@ func (n *Network) Sidecar(id, config string) *Sidecar {
 	n.t.Helper()
 	name, address := n.host()
 	s := NewSidecar(n.t, id, config)
-	for _, addr := range []*string{&s.HTTP, &s.GRPC, &s.Redis, &s.Peer, &s.Metrics, &s.Admin} {
+	for _, addr := range []*string{&s.HTTP, &s.GRPC, &s.Redis, &s.OTLP, &s.Peer, &s.Metrics, &s.Admin} {
 		moved := strings.Replace(*addr, "127.0.0.1", address, 1)
 		text, err := os.ReadFile(s.ConfigFile())
 		if err == nil {

@@ -25,7 +25,7 @@ type Sidecar struct {
 	ID                               string
 	HTTP, GRPC, Peer, Metrics, Admin string // host:port
 	XDS                              string // host:port; empty unless PublishXDS was called
-	Redis                            string // host:port
+	Redis, OTLP                      string // host:port
 	Unix                             string // path
 }
 
@@ -84,12 +84,15 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	dir := t.TempDir()
 	address := func() string { return FreeAddress(t) }
 	s := &Sidecar{
-		ID: id, HTTP: address(), GRPC: address(), Peer: peer, Metrics: address(), Admin: address(), Redis: address(),
+		ID: id, HTTP: address(), GRPC: address(), Peer: peer, Metrics: address(), Admin: address(), Redis: address(), OTLP: address(),
 		Unix: filepath.Join(dir, "ringside.sock"),
 	}
 	file := filepath.Join(dir, "ringside.yaml")
 	own := fmt.Sprintf("node: {id: %s, advertise: %q}\nlisten: {http: %q, grpc: %q, redis: %q, unix: %q, peer: %q, metrics: %q, admin: %q}\n",
 		s.ID, s.Peer, s.HTTP, s.GRPC, s.Redis, s.Unix, s.Peer, s.Metrics, s.Admin)
+	if strings.Contains(config, "otlp:") {
+		own = strings.Replace(own, "listen: {", fmt.Sprintf("listen: {otlp: %q, ", s.OTLP), 1)
+	}
 	config = strings.ReplaceAll(config, "{{id}}", id)
 	if !strings.Contains(config, "peer_tls:") {
 		own += "peer_tls: {insecure: true}\n"

@@ -32,6 +32,7 @@ func (k *checker) check() {
 	k.datasets()
 	k.http()
 	k.extAuthz()
+	k.otlp()
 	k.tokens()
 	k.audit()
 	k.cnfMetrics()
@@ -118,6 +119,7 @@ func (k *checker) log() {
 // words are the values of the fields that have few. In a path, * stands for the name of an entry.
 var words = map[string][]string{
 	"membership.role":      {RoleAuto, RoleMember, RoleClient},
+	"otlp.ack":             {AckCommitted, AckAccepted},
 	"log.format":           {"json", "console"},
 	"log.level":            {"debug", "info", "warn", "error"},
 	"datasets.*.rows":      {rowsOne, rowsMany},
@@ -140,7 +142,7 @@ func (k *checker) oneOf(path, value string, allowed []string) {
 const MinMemory = 1 << 20
 
 func (k *checker) bounds() {
-	for path, m := range map[string]Size{"memory": k.config.Memory, "client_memory": k.config.ClientMemory} {
+	for path, m := range map[string]Size{"memory": k.config.Memory, "client_memory": k.config.ClientMemory, "otlp.memory": k.config.OTLP.Memory} {
 		if m != 0 && m < MinMemory {
 			k.problem(path, "want 1MiB or more; got %s (a number without a unit is in bytes)", m)
 		}

@@ -32,7 +32,7 @@ func (k *checker) publisher(path, addr string) {
 func (c Config) tcpListeners() [][2]string {
 	l := c.Listen
 	return [][2]string{
-		{"listen.http", l.http()}, {"listen.grpc", l.grpc()}, {"listen.redis", l.redis()}, {"listen.peer", c.peerListen()},
+		{"listen.http", l.http()}, {"listen.grpc", l.grpc()}, {"listen.redis", l.redis()}, {"listen.otlp", l.otlp()}, {"listen.peer", c.peerListen()},
 		{"listen.metrics", l.metrics()}, {"listen.xds", l.xds()}, {"listen.admin", l.admin()},
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpview"
+	"github.com/ringside-cache/ringside/sidecar/internal/metricrow"
 )
 
 // Config is the configuration of a sidecar. Its zero value works: a sidecar without datasets that is alone. The yaml tag of
@@ -29,6 +30,7 @@ type Config struct {
 	CNFMetrics string   `yaml:"cnf_metrics"`
 	Hosts      []string `yaml:"hosts"`
 	ExtAuthz   ExtAuthz `yaml:"ext_authz"`
+	OTLP       OTLP     `yaml:"otlp"`
 	Log        Log      `yaml:"log"`
 	// Pprof serves Go's profiles on the admin listener.
 	Pprof bool `yaml:"pprof"`
@@ -44,6 +46,36 @@ type Config struct {
 type ExtAuthz struct {
 	Dataset string `yaml:"dataset"`
 	Header  string `yaml:"header"` // of a request, with the key
+}
+
+// OTLP says which metrics, received on Listen.OTLP, are rows of datasets.
+type OTLP struct {
+	Ack    string              `yaml:"ack"`    // committed or accepted
+	Memory Size                `yaml:"memory"` // of requests and of points that wait, a part of ClientMemory
+	Rows   map[string]OTLPRows `yaml:"rows"`   // :: name → rule
+}
+
+// The values of OTLP.Ack: when a client gets its response.
+const (
+	AckCommitted = "committed" // when its points are in the database
+	AckAccepted  = "accepted"  // when they wait to be written
+)
+
+// OTLPRows makes points of metrics rows of a dataset. Key and Columns are templates; see package metricrow.
+type OTLPRows struct {
+	Metrics decode.OneOrMore  `yaml:"metrics"`
+	Dataset string            `yaml:"dataset"`
+	Key     decode.OneOrMore  `yaml:"key"`
+	Columns map[string]string `yaml:"columns"` // :: column → template
+}
+
+// Rules returns the rules in the form that metricrow.Compile takes.
+func (o OTLP) Rules() map[string]metricrow.Rule {
+	rules := make(map[string]metricrow.Rule, len(o.Rows))
+	for name, r := range o.Rows {
+		rules[name] = metricrow.Rule{Metrics: r.Metrics, Dataset: r.Dataset, Key: r.Key, Columns: r.Columns}
+	}
+	return rules
 }
 
 // Node is the identity of this member.
@@ -64,6 +96,7 @@ type Listen struct {
 	HTTP    string `yaml:"http"`
 	GRPC    string `yaml:"grpc"`
 	Redis   string `yaml:"redis"`
+	OTLP    string `yaml:"otlp"`
 	Unix    string `yaml:"unix"` // a path
 	Peer    string `yaml:"peer"`
 	Metrics string `yaml:"metrics"`

@@ -33,6 +33,7 @@ const off = "off"
 func (l Listen) http() string    { return or(l.HTTP, "127.0.0.1:7070") }
 func (l Listen) grpc() string    { return or(l.GRPC, "127.0.0.1:7071") }
 func (l Listen) redis() string   { return or(l.Redis, off) }
+func (l Listen) otlp() string    { return or(l.OTLP, off) }
 func (l Listen) unix() string    { return or(l.Unix, off) }
 func (l Listen) metrics() string { return or(l.Metrics, "0.0.0.0:7073") }
 func (l Listen) xds() string     { return or(l.XDS, off) }
@@ -118,6 +119,12 @@ func (f ChangeFeed) maxWAL() Size { return or(f.MaxWAL, Size(origin.DefaultFeedM
 func (f ChangeFeed) interval() time.Duration {
 	return orDefault(f.Interval, origin.DefaultFeedInterval)
 }
+
+// defaultOTLPMemory lets a request have 4 MiB, as gRPC servers do: it takes a sixth.
+const defaultOTLPMemory = 24 << 20
+
+func (o OTLP) ack() string  { return or(o.Ack, AckCommitted) }
+func (o OTLP) memory() Size { return or(o.Memory, defaultOTLPMemory) }
 
 func (l Log) format() string { return or(l.Format, "json") }
 func (l Log) level() string  { return or(l.Level, "info") }

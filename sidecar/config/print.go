@@ -14,7 +14,7 @@ import (
 // run a configuration take an effective one.
 func (c Config) Effective() Config {
 	c.Listen = Listen{
-		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Redis: c.Listen.redis(), Unix: c.Listen.unix(), Peer: c.peerListen(),
+		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Redis: c.Listen.redis(), OTLP: c.Listen.otlp(), Unix: c.Listen.unix(), Peer: c.peerListen(),
 		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(), GRPCGo: c.Listen.GRPCGo,
 	}
 	c.PeerTLS = c.effectivePeerTLS()
@@ -31,6 +31,9 @@ func (c Config) Effective() Config {
 	}
 	for name, d := range c.Datasets {
 		c.Datasets[name] = d.effective()
+	}
+	if len(c.OTLP.Rows) > 0 {
+		c.OTLP.Ack, c.OTLP.Memory = c.OTLP.ack(), c.OTLP.memory()
 	}
 	c.Log = Log{Format: c.Log.format(), Level: c.Log.level()}
 	c.DrainTimeout = new(c.drainTimeout())

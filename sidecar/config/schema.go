@@ -40,12 +40,15 @@ func requirements(drivers []string) map[string]decode.Schema {
 		"node.zone":                   {"maxLength": address.MaxHost},
 		"listen.http":                 listener,
 		"listen.grpc":                 listener,
+		"listen.redis":                listener,
+		"listen.otlp":                 listener,
 		"listen.peer":                 listener,
 		"listen.metrics":              listener,
 		"listen.xds":                  listener,
 		"listen.admin":                listener,
 		"memory":                      {"minimum": MinMemory},
 		"client_memory":               {"minimum": MinMemory},
+		"otlp.memory":                 {"minimum": MinMemory},
 		"ring.max":                    {"maximum": ring.MaxSize},
 		"membership.max_members":      {"minimum": 0, "maximum": maxMaxMembers},
 		"membership.static":           filled,
@@ -124,7 +127,7 @@ func descriptions(example string) map[string]string {
 // generic replaces the names of entries by *.
 func generic(path []string) []string {
 	path = slices.Clone(path)
-	for depth, of := range map[int][]string{1: {"origins", "datasets", "tokens"}, 3: {"headers"}} {
+	for depth, of := range map[int][]string{1: {"origins", "datasets", "tokens"}, 2: {"rows"}, 3: {"headers"}} {
 		if len(path) > depth && slices.Contains(of, path[depth-1]) {
 			path[depth] = "*"
 		}

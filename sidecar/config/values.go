@@ -199,7 +199,7 @@ type Address struct {
 func (c Config) Listeners() []Address {
 	l := c.Listen
 	all := []Address{
-		{"http", l.http()}, {"grpc", l.grpc()}, {"redis", l.redis()}, {"unix", l.unix()}, {"peer", c.peerListen()},
+		{"http", l.http()}, {"grpc", l.grpc()}, {"redis", l.redis()}, {"otlp", l.otlp()}, {"unix", l.unix()}, {"peer", c.peerListen()},
 		{"metrics", l.metrics()}, {"xds", l.xds()}, {"admin", l.admin()},
 	}
 	return slices.DeleteFunc(all, func(a Address) bool { return a.Addr == off })

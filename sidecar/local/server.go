@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -32,6 +33,8 @@ type Server struct {
 	http, unixHTTP       *httpserver.Server
 	grpc, unixGRPC       callServer
 	redis, unixRedis     *respserver.Server
+	otlpHTTP             *httpserver.Server // nil without Config.OTLP
+	otlpGRPC             *h2.Server
 	routed               *httpserver.Server // HTTP/1.1 of the routed listener
 	routedCalls          callServer         // HTTP/2 of the routed listener
 	health, routedHealth *health.Server
@@ -66,6 +69,7 @@ func New(config Config, datasets api.Datasets) *Server {
 	s.redis = respserver.New(s.base, s.backend, s.watches, &stats.Redis)
 	s.unixRedis = respserver.New(s.base, s.backend, s.watches, &stats.Unix)
 	s.newRouted(&stats.Routed)
+	s.newOTLP(&stats.OTLP)
 	s.SetServing(false)
 	return s
 }
@@ -114,6 +118,14 @@ func (s *Server) ServeGRPC(ln net.Listener) error {
 func (s *Server) ServeRedis(ln net.Listener) error {
 	return s.serve(s.bounded(ln, &s.Stats().Redis, listen.HTTP1Bytes, tooManyRedisConnections, true),
 		func(b *listen.Listener) error { return s.redis.Serve(b) })
+}
+
+// ServeOTLP serves Config.OTLP, over gRPC and HTTP/1.1, on ln until Shutdown, which makes it return nil, or until ln fails. It closes
+// ln.
+func (s *Server) ServeOTLP(ln net.Listener) error {
+	return s.serve(s.bounded(ln, &s.Stats().OTLP, listen.HTTP2Bytes, nil, true), func(b *listen.Listener) error {
+		return listen.Demux(s.quiet, b, s.http2(), s.otlpGRPC.Serve, s.otlpHTTP.Serve)
+	})
 }
 
 // ServeUnix serves HTTP, gRPC and, with Config.Redis, the Redis protocol on ln, which ListenUnix returned, until Shutdown,
@@ -227,6 +239,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, r := range []*respserver.Server{s.redis, s.unixRedis} {
 		servers.Go(func() { _ = r.Shutdown(ctx) }) // its error is that of ctx
 	}
+	if s.otlpHTTP != nil {
+		servers.Go(func() { _ = s.otlpHTTP.Shutdown(ctx) }) // its error is that of ctx
+		servers.Go(func() { _ = s.otlpGRPC.Shutdown(ctx) })
+	}
 	for _, c := range []callServer{s.grpc, s.unixGRPC, s.routedCalls} {
 		servers.Go(func() { c.stop(ctx) })
 	}
@@ -254,7 +270,7 @@ func (s *Server) awaitSent(ctx context.Context) {
 	defer cancel()
 	_ = task.Every(ctx, time.Millisecond, func() {
 		stats, open := s.Stats(), int64(0)
-		for _, p := range []*Protocol{&stats.HTTP, &stats.GRPC, &stats.Redis, &stats.Unix, &stats.Routed} {
+		for _, p := range []*Protocol{&stats.HTTP, &stats.GRPC, &stats.Redis, &stats.OTLP, &stats.Unix, &stats.Routed} {
 			open += p.Conns.Open.Load()
 		}
 		if open == 0 {

@@ -40,6 +40,7 @@ type Source struct {
 	Access            func() []Access
 	Audit             func() Audit
 	Traces            func() Traces
+	OTLP              func() OTLP  // nil if no metrics are received
 	LogLinesDropped   func() int64 // by the rate limit of the log
 }
 
@@ -59,6 +60,12 @@ type Access struct {
 
 // Traces is what has become of the spans since the start, and how many wait.
 type Traces struct{ Exported, Failed, Dropped, Waiting, MaxWaiting int64 }
+
+// OTLP is what has become of the data points that were received since the start, and the memory that they hold.
+type OTLP struct {
+	Points                                 map[string]int64 // :: result (a fixed set) → points
+	Superseded, Memory, MaxMemory, Refused int64
+}
 
 // Audit counts lines of the audit log since the start.
 type Audit struct{ Written, Dropped int64 }

@@ -146,6 +146,9 @@ func fullSource(t *testing.T) metrics.Source {
 				Dataset: "routes", Denied: map[string]int64{"write": 131}, Limited: map[string]int64{"no_cache": 132}}}
 		},
 		Audit: func() metrics.Audit { return metrics.Audit{Written: 133, Dropped: 134} },
+		OTLP: func() metrics.OTLP {
+			return metrics.OTLP{Points: map[string]int64{"written": 140}, Superseded: 141, Memory: 142, MaxMemory: 143, Refused: 144}
+		},
 		Traces: func() metrics.Traces {
 			return metrics.Traces{Exported: 135, Failed: 136, Dropped: 137, Waiting: 138, MaxWaiting: 139}
 		},

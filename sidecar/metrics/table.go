@@ -37,7 +37,7 @@ func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
 		requestMetrics(), writeMetrics(), changeFeedMetrics(), warmMetrics(), verifyMetrics(), localMetrics(), originMetrics(), peerMetrics(),
-		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), accessMetrics(), processMetrics(),
+		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), otlpMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), accessMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -487,6 +487,39 @@ func readAcceptErrors(s *Source, emit func(float64, ...string)) {
 	}
 	if len(s.Protocols)+len(s.Listeners) > 0 {
 		emit(float64(all))
+	}
+}
+
+func otlpMetrics() []metric {
+	otlp := func(field func(OTLP) int64) func(*Source, func(float64, ...string)) {
+		return func(s *Source, emit func(float64, ...string)) {
+			if s.OTLP != nil {
+				emit(float64(field(s.OTLP())))
+			}
+		}
+	}
+	return []metric{
+		{"ringside_otlp_points_total", counter, []string{"result"},
+			"Data points of metrics received over OTLP: written (the row, or a newer one of its key, is committed), accepted (waits, with ack: " +
+				"accepted), rejected (cannot be a row), failed (may be sent again, or is lost if it was accepted).",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.OTLP == nil {
+					return
+				}
+				for result, n := range s.OTLP().Points {
+					emit(float64(n), result)
+				}
+			}},
+		{"ringside_otlp_superseded_total", counter, nil,
+			"Rows from data points not written because a newer one of their key was, here for this member and for others.",
+			otlp(func(o OTLP) int64 { return o.Superseded })},
+		{"ringside_otlp_memory_bytes", gauge, nil, "Memory of requests with data points, and of points that wait to be written.",
+			otlp(func(o OTLP) int64 { return o.Memory })},
+		{"ringside_otlp_max_memory_bytes", gauge, nil, "Limit of ringside_otlp_memory_bytes (otlp.memory).",
+			otlp(func(o OTLP) int64 { return o.MaxMemory })},
+		{"ringside_otlp_refused_total", counter, nil,
+			"Requests with data points refused because of ringside_otlp_max_memory_bytes or client_memory. Exporters send them again.",
+			otlp(func(o OTLP) int64 { return o.Refused })},
 	}
 }
 

@@ -41,7 +41,7 @@ func tokensInClearText(c config.Config) (list []string) {
 	if len(c.Tokens) == 0 {
 		return nil
 	}
-	for _, l := range [][2]string{{"http", c.Listen.HTTP}, {"grpc", c.Listen.GRPC}, {"redis", c.Listen.Redis}} {
+	for _, l := range [][2]string{{"http", c.Listen.HTTP}, {"grpc", c.Listen.GRPC}, {"redis", c.Listen.Redis}, {"otlp", c.Listen.OTLP}} {
 		if beyondHost(l[1]) {
 			list = append(list, fmt.Sprintf("listen.%s is %s, and there are tokens: clients on other hosts send them in clear text; use "+
 				"127.0.0.1 or the unix socket", l[0], l[1]))

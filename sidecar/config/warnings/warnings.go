@@ -100,7 +100,7 @@ func ofWrites(c config.Config) []string {
 	}
 	const warning = "%s is %s%s: every client that can reach it can change the rows of %s"
 	if open := openToNetwork(c, writable); len(open) > 0 {
-		for _, l := range [][2]string{{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}, {"listen.redis", c.Listen.Redis}} {
+		for _, l := range [][2]string{{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}, {"listen.redis", c.Listen.Redis}, {"listen.otlp", c.Listen.OTLP}} {
 			if beyondHost(l[1]) {
 				list = append(list, fmt.Sprintf(warning, l[0], l[1], "", strings.Join(open, ", ")))
 			}

@@ -18,8 +18,8 @@ const (
 	Reload     = "reload"    // of the configuration
 )
 
-// OK is the result of what was done.
-const OK = "ok"
+// OK is the result of what was done, Accepted that of what is to be done later.
+const OK, Accepted = "ok", "accepted"
 
 // maxKeyBytes bounds the keys of one line.
 const maxKeyBytes = 16 << 10

@@ -15,7 +15,7 @@ type Applications struct {
 	log       *zap.Logger
 }
 
-// NewApplications returns a server on the listeners http, grpc, redis and unix.
+// NewApplications returns a server on the listeners http, grpc, redis, otlp and unix.
 func NewApplications(listeners *Listeners, server *local.Server, log *zap.Logger) *Applications {
 	return &Applications{server, listeners, log}
 }
@@ -25,6 +25,7 @@ func (a *Applications) Start(context.Context) error {
 	a.listeners.serve("http", a.Server.ServeHTTP)
 	a.listeners.serve("grpc", a.Server.ServeGRPC)
 	a.listeners.serve("redis", a.Server.ServeRedis)
+	a.listeners.serve("otlp", a.Server.ServeOTLP)
 	a.listeners.serve("unix", a.Server.ServeUnix)
 	return nil
 }

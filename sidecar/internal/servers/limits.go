@@ -9,7 +9,7 @@ import (
 
 // isApplication reports whether the listener of that name is for the applications of the pod.
 func isApplication(name string) bool {
-	return name == "http" || name == "grpc" || name == "redis" || name == "unix"
+	return name == "http" || name == "grpc" || name == "redis" || name == "otlp" || name == "unix"
 }
 
 // limits are the numbers of connections of one socket for applications, of the peer listener, and of each listener for

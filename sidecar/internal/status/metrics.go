@@ -7,6 +7,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/logging"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
+	"github.com/ringside-cache/ringside/sidecar/otlpmetrics"
 )
 
 // changeLog returns what a scrape reads of a table of changes.
@@ -40,6 +41,9 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 		a := n.Audit.Stats()
 		return metrics.Audit{Written: a.Written, Dropped: a.Dropped}
 	}
+	if n.OTLP != nil {
+		s.OTLP = n.otlpMetrics
+	}
 	if n.Publisher != nil {
 		s.XDS = n.xdsMetrics
 	}
@@ -64,6 +68,20 @@ func (n *Node) configured() metrics.Configured {
 		c.Origins = append(c.Origins, metrics.Origin{Name: name, Load: load})
 	}
 	return c
+}
+
+func (n *Node) otlpMetrics() metrics.OTLP {
+	s := n.OTLP.Stats()
+	o := metrics.OTLP{
+		Points: map[string]int64{}, Superseded: s.Merged.Load(), Memory: s.Memory.Load(), MaxMemory: n.OTLP.Limit(), Refused: s.Refused.Load(),
+	}
+	for _, r := range otlpmetrics.Results() {
+		o.Points[r.String()] = s.Points[r].Load()
+	}
+	for _, d := range n.Datasets.All() {
+		o.Superseded += d.Stats().Superseded.Load()
+	}
+	return o
 }
 
 func (n *Node) budgetUses() (uses []metrics.BudgetUse) {
@@ -101,11 +119,15 @@ func (n *Node) ringMetrics() metrics.Ring {
 
 func (n *Node) protocols() []metrics.Protocol {
 	stats, limits := n.Local.Stats(), n.Local.Config()
-	return []metrics.Protocol{
+	list := []metrics.Protocol{
 		protocol("http", &stats.HTTP, limits.MaxConns), protocol("grpc", &stats.GRPC, limits.MaxConns),
 		protocol("redis", &stats.Redis, limits.MaxConns),
 		protocol("unix", &stats.Unix, limits.MaxConns), protocol("routed", &stats.Routed, limits.MaxRoutedConns),
 	}
+	if n.OTLP != nil {
+		list = append(list, protocol("otlp", &stats.OTLP, limits.MaxConns))
+	}
+	return list
 }
 
 func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {

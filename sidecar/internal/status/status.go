@@ -27,6 +27,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/verify"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
+	"github.com/ringside-cache/ringside/sidecar/otlpmetrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"go.uber.org/zap"
@@ -47,8 +48,9 @@ type Node struct {
 	TLS       *mtls.Credentials // nil for plain text between members
 	Budget    *budget.Budget
 	Access    *access.Control
-	Audit     *audit.Log     // nil if it is off
-	Traces    *otlp.Exporter // nil if it is off
+	Audit     *audit.Log            // nil if it is off
+	Traces    *otlp.Exporter        // nil if it is off
+	OTLP      *otlpmetrics.Receiver // nil if it is off
 	Log       *zap.Logger
 	Errors    *apierror.Log
 	Explainer *explain.Explainer

@@ -64,6 +64,25 @@ func (s Served) WriteManyFor(ctx context.Context, who *caller.Caller, cs []kv.Ch
 	return results, nil
 }
 
+// ObserveFor reports observations by a caller that may write, within its rate limit, and logs each. report returns no results where
+// nothing is written yet.
+func (s Served) ObserveFor(who *caller.Caller, cs []kv.Change, report func() ([]kv.Result, error)) (list []kv.Result, err error) {
+	if err = s.Gate.Limit(who, access.Writes, len(cs)); err == nil { //guard:observations-without-limit
+		list, err = report()
+	}
+	for i, c := range cs {
+		switch {
+		case err == nil && list == nil:
+			s.Gate.Record(audit.Event{Action: audit.Put, Caller: *who, Key: c.Key, Result: audit.Accepted})
+		case err == nil:
+			s.recordWrite(who, c, list[i].Err)
+		default:
+			s.recordWrite(who, c, err)
+		}
+	}
+	return list, err
+}
+
 func (s Served) recordWrite(who *caller.Caller, c kv.Change, err error) {
 	e := audit.Event{Action: audit.Put, Caller: *who, Key: c.Key, Result: resultOf(err)}
 	if c.Delete {

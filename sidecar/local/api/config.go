@@ -72,6 +72,8 @@ type Config struct {
 	ConnShare float64
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
 	CNFMetrics Mount
+	// OTLP receives metrics; nil if nothing does.
+	OTLP OTLP
 	// ExtAuthz is the dataset of Envoy's ext_authz, and the header field of a request that has the key; see package extauthz.
 	ExtAuthz struct{ Dataset, Header string }
 	// Explain explains a key of a dataset, in JSON; nil if nothing can. The error has a Kind.
@@ -94,6 +96,16 @@ type Mount interface {
 	http.Handler
 	// PostOnly reports whether a path, without a query, has operations with POST only.
 	PostOnly(path string) bool
+}
+
+// OTLP receives metrics, such as package otlpmetrics, on a listener of its own.
+type OTLP interface {
+	// ServeHTTP answers every request of HTTP/1.1, ServeGRPC every call. Their context has the caller and its token.
+	http.Handler
+	PostOnly(path string) bool
+	ServeGRPC(http.ResponseWriter, *http.Request)
+	// MaxRequest is the size of the largest request.
+	MaxRequest() int
 }
 
 func (c Config) withDefaults() Config {
@@ -122,7 +134,7 @@ func (c Config) withDefaults() Config {
 // Stats are the counters of a server since its start. They are live: load them one by one.
 type Stats struct {
 	HTTP, GRPC, Unix Protocol
-	Redis            Protocol
+	Redis, OTLP      Protocol
 	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
 	BatchTruncated     atomic.Int64 // keys of batches refused because of Config.MaxBatchBytes

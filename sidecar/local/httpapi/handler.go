@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -38,6 +39,15 @@ type Options struct {
 	AnyHost bool
 	// Routed is set for clients that route by the ring: they have neither watches nor the mounted API.
 	Routed bool
+	// Only is an API that the listener serves instead of the datasets, with bodies of at most MaxBodyBytes.
+	Only         Mounted
+	MaxBodyBytes int
+}
+
+// Mounted is what this package needs of api.Mount.
+type Mounted interface {
+	http.Handler
+	PostOnly(path string) bool
 }
 
 // Handler answers HTTP requests. It is safe for concurrent use.
@@ -45,7 +55,7 @@ type Handler struct {
 	backend *api.Backend
 	watches *watch.Engine
 	hosts   httpfield.Hosts
-	mount   api.Mount // nil if there is none
+	mount   Mounted // nil if there is none
 	Options
 }
 
@@ -53,9 +63,13 @@ type Handler struct {
 func New(backend *api.Backend, watches *watch.Engine, o Options) *Handler {
 	config := backend.Config()
 	h := &Handler{backend: backend, watches: watches, hosts: httpfield.NewHosts(config.Hosts), Options: o}
-	if !o.Routed {
+	switch {
+	case o.Only != nil:
+		h.mount = o.Only
+	case !o.Routed && config.CNFMetrics != nil:
 		h.mount = config.CNFMetrics
 	}
+	h.MaxBodyBytes = cmp.Or(h.MaxBodyBytes, config.MaxBodyBytes)
 	return h
 }
 
@@ -189,6 +203,9 @@ func (h *Handler) routeOf(path string) string {
 	_, verb := cutVerb(rest)
 	switch {
 	case h.isMounted(path):
+		if h.Only != nil {
+			return ""
+		}
 		return strings.TrimSuffix(mountPath, "/")
 	case path == "/", path == "/openapi.json", path == "/v1/datasets":
 		return strings.Clone(path)
@@ -221,7 +238,7 @@ func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Er
 	case c.Content != nil && (c.isRead() || c.Method == http.MethodDelete) && !h.isPostOnly(path): //guard:content-of-a-get
 		return apierror.New(apierror.MalformedRequest,
 			"GET, HEAD and DELETE have no content here: send neither Content-Length nor Transfer-Encoding")
-	case c.Content != nil && c.Content.Length() > int64(h.backend.Config().MaxBodyBytes): //guard:100-continue-for-too-large-content
+	case c.Content != nil && c.Content.Length() > int64(h.MaxBodyBytes): //guard:100-continue-for-too-large-content
 		c.Unread = true
 		return BodyTooLarge(h.Stats)
 	case strings.ContainsAny(path, "?#") && !h.isMounted(path) && !isWatch(path) && !isExplain(path):

@@ -12,12 +12,12 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
-// mountPath begins the paths of the mounted API.
+// mountPath begins the paths of the mounted API, unless the listener has nothing else.
 const mountPath = "/cnfmetrics/"
 
 // isMounted reports whether a path is one of the mounted API.
 func (h *Handler) isMounted(path string) bool {
-	return h.mount != nil && strings.HasPrefix(path, mountPath)
+	return h.Only != nil || h.mount != nil && strings.HasPrefix(path, mountPath)
 }
 
 // handleMount lets the mounted API handle a request. path includes the query. It is cloned because a handler may keep it.

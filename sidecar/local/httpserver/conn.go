@@ -267,7 +267,7 @@ func (c *conn) readContent() ([]byte, error) {
 	}
 	c.place.Stall()
 	defer c.place.Work()
-	return readContent(&c.content, int(c.content.Left()), c.server.config.MaxBodyBytes, &c.loan)
+	return readContent(&c.content, int(c.content.Left()), c.server.handler.MaxBodyBytes, &c.loan)
 }
 
 // source is a conn as the connection that its Reader reads from: with a deadline, and after all responses have been sent.

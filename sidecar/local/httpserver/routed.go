@@ -68,7 +68,7 @@ func (c *routedContent) Length() int64 { return c.r.ContentLength }
 func (c *routedContent) Read() ([]byte, *apierror.Error) {
 	config := c.handler.handler.Backend().Config()
 	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(config.ReadTimeout)) // HTTP/2 supports it
-	b, err := readContent(c.r.Body, int(c.r.ContentLength), config.MaxBodyBytes, &c.loan)
+	b, err := readContent(c.r.Body, int(c.r.ContentLength), c.handler.handler.MaxBodyBytes, &c.loan)
 	if err != nil {
 		return nil, readError(err, c.handler.handler)
 	}
