@@ -12,6 +12,9 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
+// maxBatch is how many changes are written together: a transaction must end within write_timeout, also in a busy database.
+const maxBatch = 100
+
 // overhead is the memory of a waiting change beside its strings: the change, its place in the map, and its result.
 const overhead = 400
 
@@ -50,8 +53,7 @@ type round[R any] struct {
 	results map[string]R
 }
 
-// New returns a Queue. write gets changes of different keys, as many as fit into one batch (kv.MaxBatchWrites), and returns their
-// results in their order, soon after its context ends. One call of it runs at a time. merged counts the changes that are not written
+// New returns a Queue. write gets changes of different keys, as many as fit into one batch, and returns their results in their order, soon after its context ends. One call of it runs at a time. merged counts the changes that are not written
 // because a newer one of the same key is.
 func New[R any](write func(context.Context, []kv.Change) []R, memory Memory, merged *atomic.Int64) *Queue[R] {
 	q := &Queue[R]{write: write, memory: memory, merged: merged}
@@ -163,7 +165,7 @@ func batches(changes map[string]kv.Change) (all [][]kv.Change) {
 	var batch []kv.Change
 	bytes := 0
 	for _, c := range changes {
-		if len(batch) == kv.MaxBatchWrites || len(batch) > 0 && bytes+c.Bytes() > kv.MaxBatchWriteBytes { //guard:batch-of-observations-is-too-large
+		if len(batch) == maxBatch || len(batch) > 0 && bytes+c.Bytes() > kv.MaxBatchWriteBytes { //guard:batch-of-observations-is-too-large
 			all, batch, bytes = append(all, batch), nil, 0
 		}
 		batch, bytes = append(batch, c), bytes+c.Bytes()

@@ -128,7 +128,7 @@ func TestBatchesFitIntoOneRequest(t *testing.T) {
 	close(b.hold)
 	q := New(b.write, nil, &b.merged)
 	var cs []kv.Change
-	for i := range 2*kv.MaxBatchWrites + 1 {
+	for i := range 2*maxBatch + 1 {
 		cs = append(cs, observation(fmt.Sprint(i), 1))
 	}
 	for i := range 3 {
@@ -143,7 +143,7 @@ func TestBatchesFitIntoOneRequest(t *testing.T) {
 		for _, c := range batch {
 			bytes += c.Bytes()
 		}
-		if len(batch) > kv.MaxBatchWrites || bytes > kv.MaxBatchWriteBytes {
+		if len(batch) > maxBatch || bytes > kv.MaxBatchWriteBytes {
 			t.Errorf("a batch has %d changes and %d bytes", len(batch), bytes)
 		}
 	}
