@@ -57,8 +57,8 @@ func TestMonotonicReadsOverAChangeOfOwner(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second) // the copy has ended
 			c.order = func(int) (int, int) { return 0, 1 }
-			if a := get(t, c.members[2], "k"); string(a.Value) != "new" {
-				t.Errorf("versioned %v: read %q after %q", versioned, a.Value, "new")
+			if a := get(t, c.members[2], "k"); string(a.Value) != "new" || a.Stale {
+				t.Errorf("versioned %v: read %q after %q; stale: %v", versioned, a.Value, "new", a.Stale)
 			}
 		})
 	}
