@@ -49,6 +49,9 @@ func fullSource(t *testing.T) metrics.Source {
 		t.Fatal(err)
 	}
 	stats := routes.Stats() // the read was one load
+	for !stats.LoadTime.Any() {
+		time.Sleep(time.Millisecond) // a load is counted after its readers have the value
+	}
 	stats.Hit.Add(11)
 	stats.LocalHit.Add(12)
 	stats.PeerHit.Add(13)
