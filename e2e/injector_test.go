@@ -216,7 +216,7 @@ func sendFuzzedReviews(t *testing.T, i *limitedInjector, client *http.Client) {
 	const n, seed = 500, 1
 	r := rand.New(rand.NewPCG(seed, 0))
 	valid := []byte(admissionReview(`{"metadata": {"name": "a", "labels": {"app": "a", "ringside.dev/inject": "true"}, "annotations": {
-		"ringside.dev/unix-socket": "true", "ringside.dev/cpu-limit": "1e3", "ringside.dev/http-port": "7080"}}, "spec": {
+		"ringside.dev/unix-socket": "true", "ringside.dev/cpu-limit": "1e3", "ringside.dev/redis-port": "7080"}}, "spec": {
 		"volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {"supplementalGroups": [1]}, "hostPID": false,
 		"initContainers": [{"name": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}]}],
 		"containers": [{"name": "app", "resources": {"limits": {"cpu": "1", "memory": 1e9}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}}`))

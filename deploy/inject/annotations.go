@@ -73,6 +73,7 @@ func setters() map[string]func(c *choices, value string) error {
 		"memory-limit":   func(c *choices, v string) error { return setQuantity(c.limits, corev1.ResourceMemory, v) },
 		"http-port":      func(c *choices, v string) error { return setPort(&c.ports.HTTP, v) },
 		"grpc-port":      func(c *choices, v string) error { return setPort(&c.ports.GRPC, v) },
+		"redis-port":     func(c *choices, v string) error { return setPort(&c.ports.Redis, v) },
 		"peer-port":      func(c *choices, v string) error { return setPort(&c.ports.Peer, v) },
 		"metrics-port":   func(c *choices, v string) error { return setPort(&c.ports.Metrics, v) },
 		"admin-port":     func(c *choices, v string) error { return setPort(&c.ports.Admin, v) },

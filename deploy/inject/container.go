@@ -109,6 +109,9 @@ func env(c *choices) []corev1.EnvVar {
 	if c.ports.Peer != defaultPeerPort { // with the default, a sidecar without membership keeps the listener off
 		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_PEER", Value: fmt.Sprintf(":%d", c.ports.Peer)})
 	}
+	if c.ports.Redis != 0 { // otherwise the file says whether there is one
+		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_REDIS", Value: fmt.Sprintf("localhost:%d", c.ports.Redis)})
+	}
 	if c.unixSocket {
 		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_UNIX", Value: runPath + "/ringside.sock"})
 	}

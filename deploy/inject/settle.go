@@ -15,7 +15,7 @@ func (t *Template) settle(c *choices) (*choices, error) {
 	settled.config, settled.secret = or(c.config, t.Config), or(c.secret, t.Secret)
 	settled.volumes = withVolumes(t.Volumes, c.volumes)
 	settled.ports = Ports{
-		HTTP: or(c.ports.HTTP, t.Ports.HTTP), GRPC: or(c.ports.GRPC, t.Ports.GRPC),
+		HTTP: or(c.ports.HTTP, t.Ports.HTTP), GRPC: or(c.ports.GRPC, t.Ports.GRPC), Redis: or(c.ports.Redis, t.Ports.Redis),
 		Peer: or(c.ports.Peer, t.Ports.Peer), Metrics: or(c.ports.Metrics, t.Ports.Metrics),
 		Admin: or(c.ports.Admin, t.Ports.Admin),
 	}
@@ -61,8 +61,13 @@ type port struct {
 	number int32
 }
 
+// all returns the ports that the injector sets.
 func (p Ports) all() []port {
-	return []port{{"http", p.HTTP}, {"grpc", p.GRPC}, {"peer", p.Peer}, {"metrics", p.Metrics}, {"admin", p.Admin}}
+	list := []port{{"http", p.HTTP}, {"grpc", p.GRPC}, {"peer", p.Peer}, {"metrics", p.Metrics}, {"admin", p.Admin}}
+	if p.Redis != 0 {
+		list = append(list, port{"redis", p.Redis})
+	}
+	return list
 }
 
 func (p Ports) check() error {

@@ -64,10 +64,12 @@ type Certificates struct {
 	CSI *corev1.CSIVolumeSource `json:"csi,omitempty"`
 }
 
-// Ports are the ports of the sidecar's listeners; 0 means the default.
+// Ports are the ports of the sidecar's listeners; 0 means the default. That of Redis is what ringside.yaml says: off, unless it has
+// listen.redis.
 type Ports struct {
 	HTTP    int32 `json:"http,omitempty"`
 	GRPC    int32 `json:"grpc,omitempty"`
+	Redis   int32 `json:"redis,omitempty"`
 	Peer    int32 `json:"peer,omitempty"`
 	Metrics int32 `json:"metrics,omitempty"`
 	Admin   int32 `json:"admin,omitempty"`
@@ -98,7 +100,7 @@ func (t *Template) setDefaults() {
 	t.SharedProcesses = or(t.SharedProcesses, warnShared)
 	t.ImagePullPolicy = or(t.ImagePullPolicy, corev1.PullIfNotPresent)
 	t.Ports = Ports{
-		HTTP: or(t.Ports.HTTP, 7070), GRPC: or(t.Ports.GRPC, 7071), Peer: or(t.Ports.Peer, defaultPeerPort),
+		HTTP: or(t.Ports.HTTP, 7070), GRPC: or(t.Ports.GRPC, 7071), Redis: t.Ports.Redis, Peer: or(t.Ports.Peer, defaultPeerPort),
 		Metrics: or(t.Ports.Metrics, 7073), Admin: or(t.Ports.Admin, 7075),
 	}
 	t.Resources.Requests = withDefaults(t.Resources.Requests, "10m", "32Mi")

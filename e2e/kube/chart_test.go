@@ -194,6 +194,7 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.excludedNamespaces=null", "excludedNamespaces"},
 		{"revision=A_B", "revision"},
 		{"sidecar.ports.http=7071", "grpc and http have the same port 7071"},
+		{"sidecar.ports.redis=7072", "peer and redis have the same port 7072"},
 		{fmt.Sprintf("sidecar.resources.limits.memory=%d", container.LeastMemory-1), fmt.Sprintf("want at least %dMi", container.LeastMemory>>20)},
 		{"sidecar.resources.requests.cpu=2", "the cpu request 2 is above the limit 1"},
 		{"sidecar.sharedProcesses=Maybe", "sharedProcesses"},
