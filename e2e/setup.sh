@@ -25,6 +25,7 @@ server_packages='
 /usr/bin/npm                       npm
 /usr/bin/chromium                  chromium
 /usr/bin/curl                      curl
+/usr/bin/redis-cli                 redis-tools
 /usr/sbin/runc                     runc
 /usr/bin/tini-static               tini
 /*bin/ip                           iproute2'

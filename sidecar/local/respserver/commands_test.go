@@ -198,8 +198,8 @@ func TestCommands(t *testing.T) {
 			{"-WRONGPASS …", "AUTH", "x"},
 			{"-NOPROTO …", "HELLO", "4"},
 			{"-WRONGPASS …", "HELLO", "3", "AUTH", "default", "x"},
-			{`["server" "ringside" "version" "7.4.0" "mode" "standalone" "role" "master" "proto" :2 "id" :…`, "HELLO", "2"},
-			{`{"server" "ringside" "version" "7.4.0" "mode" "standalone" "role" "master" "proto" :3 "id" :…`, "HELLO", "3", "SETNAME", "x"},
+			{`["server" "redis" "version" "7.4.0" "mode" "standalone" "role" "master" "proto" :2 "id" :…`, "HELLO", "2"},
+			{`{"server" "redis" "version" "7.4.0" "mode" "standalone" "role" "master" "proto" :3 "id" :…`, "HELLO", "3", "SETNAME", "x"},
 			{"+RESET", "RESET"},
 			{"+OK", "QUIT"},
 		} {

@@ -27,7 +27,8 @@ func (c *conn) ping(a arguments) {
 	}
 }
 
-// hello handles HELLO [2 | 3 [AUTH user token] [SETNAME name]]. It changes everything or nothing.
+// hello handles HELLO [2 | 3 [AUTH user token] [SETNAME name]]. It changes everything or nothing. The server has the name of Redis:
+// redis-py caches with no other.
 func (c *conn) hello(a arguments) {
 	version, authorization, name := c.version, c.authorization, c.name
 	if a.Len() > 1 {
@@ -68,7 +69,7 @@ func (c *conn) hello(a arguments) {
 		c.untrack()
 	}
 	c.pairs(7)
-	for _, pair := range [][2]string{{"server", "ringside"}, {"version", redisVersion}, {"mode", "standalone"}, {"role", "master"}} {
+	for _, pair := range [][2]string{{"server", "redis"}, {"version", redisVersion}, {"mode", "standalone"}, {"role", "master"}} {
 		c.text(pair[0])
 		c.text(pair[1])
 	}
