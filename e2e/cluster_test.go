@@ -3,11 +3,13 @@ package e2e
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,9 +28,13 @@ type cluster struct {
 	etcd     *rig.EtcdServer
 	database *rig.Database
 	sql      *sql.DB
-	sidecars []*rig.Sidecar
+	sidecars []*rig.Sidecar // the members of the ring
+	clients  []*rig.Sidecar // the clients of the ring
 	client   *http.Client
 }
+
+// inZones lets the clusters of newCluster be in three zones, with a client of the ring.
+var inZones = flag.Bool("zones", false, "the promises about reads in a cluster of three zones with a client of the ring")
 
 // statementCap is max_in_flight of each sidecar of a cluster.
 const statementCap = 4
@@ -38,7 +44,45 @@ const statementCap = 4
 // their queries, so that none compares entries with the database.
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	return newClusterOf(t, n, rig.Sidecars)
+	if !*inZones {
+		return newClusterOf(t, n, rig.Sidecars)
+	}
+	var all []*rig.Sidecar
+	c := newClusterOf(t, n, func(t testing.TB, n int, config string) []*rig.Sidecar {
+		all = sidecarsInZones(t, n, config)
+		return all[:n]
+	})
+	c.clients = all[n:]
+	return c
+}
+
+// sidecarsInZones starts n members in three zones, and a client of the ring in one of them, which is the last.
+func sidecarsInZones(t testing.TB, n int, config string) (all []*rig.Sidecar) {
+	t.Helper()
+	config = strings.Replace(config, "membership: {", "membership: {zones: true, ", 1)
+	for i := range n + 1 {
+		s := rig.NewSidecar(t, fmt.Sprint("sidecar-", i+1), config)
+		s.InZone(string("abc"[i%3]))
+		if i == n {
+			s.RoleClient()
+			s.Role("client")
+		}
+		s.Start()
+		all = append(all, s)
+	}
+	rig.AwaitRing(t, all[:n])
+	return all
+}
+
+// readers returns the sidecars that tests read through: the members, then the clients of the ring.
+func (c *cluster) readers() []*rig.Sidecar { return slices.Concat(c.sidecars, c.clients) }
+
+// described is what was done in a cluster, for a promise.
+func described(done string) string {
+	if *inZones {
+		done += ", in three zones with a client of the ring"
+	}
+	return done
 }
 
 func newClusterOf(t testing.TB, n int, start func(t testing.TB, n int, config string) []*rig.Sidecar) *cluster {
@@ -116,9 +160,9 @@ func (c *cluster) queries(relation string) (n int) {
 	return n
 }
 
-// get reads a key through sidecar i. An incomplete response is an error.
+// get reads a key through reader i. An incomplete response is an error.
 func (c *cluster) get(i int, dataset, key string) (status int, body string, err error) {
-	response, err := c.client.Get(c.sidecars[i].URL(dataset, key))
+	response, err := c.client.Get(c.readers()[i].URL(dataset, key))
 	if err != nil {
 		return 0, "", err
 	}
@@ -135,7 +179,7 @@ func (c *cluster) herd(n int, dataset, key string, want int) (failures []string)
 	for i := range n {
 		all.Go(func() {
 			<-gate
-			status, body, err := c.get(i%len(c.sidecars), dataset, key)
+			status, body, err := c.get(i%len(c.readers()), dataset, key)
 			if err != nil || status != want {
 				mu.Lock()
 				defer mu.Unlock()
@@ -177,7 +221,7 @@ func (l *load) readOne(c *cluster, i int, key string) {
 	l.reads.Add(1)
 	if err != nil || status != http.StatusOK {
 		l.failed.Add(1)
-		why := fmt.Sprint(c.sidecars[i].ID, " ", key, ": ", status, " ", body, " ", err)
+		why := fmt.Sprint(c.readers()[i].ID, " ", key, ": ", status, " ", body, " ", err)
 		l.last.Store(&why)
 	}
 }

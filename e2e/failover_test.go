@@ -17,6 +17,9 @@ func underLoad(t *testing.T, through ...int) (*cluster, *load) {
 	t.Helper()
 	c := newCluster(t, 5)
 	c.fill("key-", loadKeys)
+	for i := len(c.sidecars); i < len(c.readers()); i++ {
+		through = append(through, i)
+	}
 	l := c.load(16, loadKeys, "key-", through...)
 	l.awaitReads(t, 5000)
 	return c, l
@@ -32,7 +35,7 @@ func TestPromiseA1KillOneOfFive(t *testing.T) {
 	l.stop()
 	report(t, promise{
 		number: "A1", n: int(l.reads.Load()), held: l.failed.Load() == 0,
-		done:   "kill -9 of 1 of 5 sidecars under load, until the ring has moved",
+		done:   described("kill -9 of 1 of 5 sidecars under load, until the ring has moved"),
 		figure: fmt.Sprintf("%d of %d reads on the others failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
 	})
 }
@@ -50,7 +53,7 @@ func TestPromiseA2FreezeOneOfFive(t *testing.T) {
 	l.stop()
 	report(t, promise{
 		number: "A2", n: int(l.reads.Load()), held: l.failed.Load() == 0,
-		done:   "SIGSTOP of 1 of 5 sidecars under load, until the ring has moved, and back",
+		done:   described("SIGSTOP of 1 of 5 sidecars under load, until the ring has moved, and back"),
 		figure: fmt.Sprintf("%d of %d reads on the others failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
 	})
 }
@@ -76,7 +79,7 @@ func TestPromiseA3RollingRestart(t *testing.T) {
 	failed, reads := l.failed.Load()+others.failed.Load(), l.reads.Load()+others.reads.Load()
 	report(t, promise{
 		number: "A3", n: int(reads), held: failed == 0,
-		done:   "SIGTERM and start of all 5 sidecars in turn, reads through the others",
+		done:   described("SIGTERM and start of all 5 sidecars in turn, reads through the others"),
 		figure: fmt.Sprintf("%d of %d reads failed %s%s", failed, reads, l.failure(), others.failure()),
 	})
 }
@@ -104,7 +107,7 @@ func TestPromiseA4EtcdAway(t *testing.T) {
 			l.stop()
 			report(t, promise{
 				number: "A4", n: int(l.reads.Load()), held: l.failed.Load() == 0,
-				done:   "etcd " + fault.name + " (unavailable for 5s, leases of 2s) under load",
+				done:   described("etcd " + fault.name + " (unavailable for 5s, leases of 2s) under load"),
 				figure: fmt.Sprintf("%d of %d reads failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
 			})
 		})
@@ -130,7 +133,7 @@ func TestPromiseA6DatabaseAway(t *testing.T) {
 	l.stop()
 	report(t, promise{
 		number: "A6", n: int(l.reads.Load()), held: l.failed.Load() == 0,
-		done:   "the database killed for at least 10s (ttl 1s, stale_if_error 5m) under load",
+		done:   described("the database killed for at least 10s (ttl 1s, stale_if_error 5m) under load"),
 		figure: fmt.Sprintf("%d of %d reads of cached keys failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
 	})
 	status, body, err := c.get(0, "short-metrics", "never-read")

@@ -41,7 +41,7 @@ func (c *cluster) oneQueryEach(t *testing.T, number, kind string, status int) {
 	}
 	report(t, promise{
 		number: number, n: rounds, held: wrong == 0,
-		done:   fmt.Sprintf("%d clients on 5 sidecars read one %s key at once", clients, kind),
+		done:   described(fmt.Sprintf("%d clients on 5 sidecars read one %s key at once", clients, kind)),
 		figure: fmt.Sprintf("%d of %d rounds with other than 1 query", wrong, rounds),
 	})
 }

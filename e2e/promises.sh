@@ -8,6 +8,7 @@ trap 'rm -f "$rows"' EXIT
 export RINGSIDE_PROMISES=$rows
 failed=0
 go test -count=1 -parallel 1 -timeout 60m . -run '^TestPromise' || failed=1
+go test -count=1 -parallel 1 -timeout 30m . -run '^TestPromise(A1|A2|A3RollingRestart$|A4|A6DatabaseAway|B1|B2)' -zones || failed=1
 go test -count=1 -timeout 90m ./guards -run '^TestPromise' -all || failed=1
 
 marker='<!-- Everything below is written by `make promises`. -->'

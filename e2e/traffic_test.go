@@ -154,7 +154,7 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 		p.prepare(w, config)
 	}
 	if p.zones {
-		w.startZones(n, config)
+		w.sidecars = sidecarsInZones(t, n, config)
 	} else {
 		w.sidecars = rig.Sidecars(t, n, config)
 	}
@@ -165,23 +165,6 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 		a.putDirect(unversioned, w.key(i))
 	}
 	return w
-}
-
-// startZones starts n members in three zones, and a client of the ring in the first one.
-func (w *traffic) startZones(n int, config string) {
-	w.t.Helper()
-	config = strings.Replace(config, "membership: {", "membership: {zones: true, ", 1)
-	for i := range n + 1 {
-		s := rig.NewSidecar(w.t, fmt.Sprint("sidecar-", i+1), config)
-		s.InZone(string("abc"[i%3]))
-		if i == n {
-			s.RoleClient()
-			s.Role("client")
-		}
-		s.Start()
-		w.sidecars = append(w.sidecars, s)
-	}
-	rig.AwaitRing(w.t, w.sidecars[:n])
 }
 
 func (w *traffic) connect() {

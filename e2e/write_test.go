@@ -182,7 +182,7 @@ func TestPromiseB2OneColdKeyWhileTheRingChanges(t *testing.T) {
 		keys = h.stop()
 		report(t, promise{
 			number: "B2", n: h.herds, held: h.most <= 2 && h.failed == "",
-			done:   fmt.Sprintf("herds of %d clients read one cold key each while %s", clients, change.name),
+			done:   described(fmt.Sprintf("herds of %d clients read one cold key each while %s", clients, change.name)),
 			figure: fmt.Sprintf("at most %d queries per key %s", h.most, h.failed),
 		})
 	}
