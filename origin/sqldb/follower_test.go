@@ -76,7 +76,8 @@ func (f *follower) end() error {
 	}
 }
 
-const feedTimeout = 20 * time.Second
+// feedTimeout is long for a busy machine.
+const feedTimeout = 2 * time.Minute
 
 func (f *follower) next() origin.Changes {
 	f.t.Helper()
