@@ -83,6 +83,11 @@ func TestNothingIsMissingAfterProve(t *testing.T) {
 			t.Fatal("the pool is awake after Sleep")
 		}
 		_, before := h.left()
+		if p.Stats().Subscriptions != 1 { // a busy machine may have answered the last ping late
+			open()
+			p.Sleep()
+			_, before = h.left()
+		}
 		frozen := random.IntN(6) == 0
 		if frozen {
 			link.Freeze()
