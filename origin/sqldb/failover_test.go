@@ -163,14 +163,14 @@ func (d database) value(t *testing.T) (v string) {
 func postgresPair(t *testing.T) (a, b server) {
 	t.Helper()
 	primary := rig.NewPostgres(t)
-	a = server{database{DB: connect(t, "pgx", primary.DSN), engine: "postgres", driver: "postgres", dsn: primary.DSN}, primary}
+	a = server{database{DB: connect(t, "pgx", primary.DSN), engine: "postgres", driver: "postgres", dsn: primary.DSN}, primary, nil}
 	a.exec(t, rowsTable)
 	a.exec(t, "INSERT INTO r VALUES ('a', 'old', 1)")
 	for _, c := range a.feeds() {
-		a.record(t, rowsDataset, c)
+		a.installed = append(a.installed, a.record(t, rowsDataset, c).config)
 	}
 	standby := rig.NewStandby(t, primary.DSN)
-	b = server{database{DB: connect(t, "pgx", standby.DSN), engine: "postgres", driver: "postgres", dsn: standby.DSN}, standby}
+	b = server{database{DB: connect(t, "pgx", standby.DSN), engine: "postgres", driver: "postgres", dsn: standby.DSN}, standby, nil}
 	return a, b
 }
 
@@ -195,7 +195,7 @@ func TestSwitchoverOfPostgresBehindOneAddress(t *testing.T) {
 	f := newFailover(t, a.database, strings.Replace(a.dsn, hostOf(a.dsn), network.Addr().String(), 1))
 	readOnly := f.behind.dataset(t, origin.Dataset{Query: "SELECT inet_server_port()::text AS v WHERE $1 <> ''", Value: "v"}) // never writes
 	port := func() string { return string(loadOne(t, readOnly, "a").Data) }
-	f.follows(t, a.feeds()...)
+	f.follows(t, a.installed...)
 	if err := f.put(t, "before"); err != nil || port() != portOf(a.dsn) {
 		t.Fatal(err, port())
 	}
@@ -227,7 +227,7 @@ func TestFailoverOfPostgresAmongHosts(t *testing.T) {
 				a, b := postgresPair(t)
 				dsn := strings.Replace(a.dsn, hostOf(a.dsn), hostOf(a.dsn)+","+hostOf(b.dsn), 1) + "&target_session_attrs=" + attrs
 				f := newFailover(t, a.database, dsn)
-				f.follows(t, a.feeds()...)
+				f.follows(t, a.installed...)
 				if err := f.put(t, "before"); err != nil {
 					t.Fatal(err)
 				}
@@ -258,11 +258,12 @@ func TestFailoverOfPostgresAmongHosts(t *testing.T) {
 func mysqlPair(t *testing.T, e rig.Engine) (a, b server) {
 	t.Helper()
 	pair := []server{startServer(t, e), startServer(t, e)}
-	for _, s := range pair {
+	for i := range pair {
+		s := &pair[i]
 		s.exec(t, rowsTable)
 		s.exec(t, "INSERT INTO r VALUES ('a', 'old', 1)")
 		for _, c := range s.feeds() {
-			s.record(t, rowsDataset, c)
+			s.installed = append(s.installed, s.record(t, rowsDataset, c).config)
 		}
 		admin := database{DB: connect(t, "mysql", strings.Replace(s.dsn, "ringside:ringside@", "root@", 1))}
 		admin.exec(t, "CREATE USER app@'127.0.0.1' IDENTIFIED BY 'app'")
@@ -297,7 +298,7 @@ func testFailoverOfMySQL(t *testing.T, e rig.Engine, setting string) {
 	f := newFailover(t, a.database, dsn)
 	reads := f.behind.dataset(t, origin.Dataset{Query: "SELECT CAST(@@port AS CHAR) AS v FROM DUAL WHERE ? <> ''", Value: "v"}) // never writes
 	port := func() string { return string(loadOne(t, reads, "a").Data) }
-	f.follows(t, a.feeds()...)
+	f.follows(t, a.installed...)
 	if err := f.put(t, "before"); err != nil || port() != portOf(a.dsn) {
 		t.Fatal(err, port())
 	}

@@ -13,13 +13,14 @@ import (
 type server struct {
 	database
 	*rig.Database
+	installed []origin.FeedConfig // feeds of the table r
 }
 
 // startServer starts a server of a kind.
 func startServer(t testing.TB, e rig.Engine) server {
 	t.Helper()
 	s := e.Start(t)
-	return server{database{DB: connect(t, e.SQLDriver, s.DSN), engine: e.Name, driver: e.Driver, dsn: s.DSN}, s}
+	return server{database{DB: connect(t, e.SQLDriver, s.DSN), engine: e.Name, driver: e.Driver, dsn: s.DSN}, s, nil}
 }
 
 func (d database) sqlDriver() string {
