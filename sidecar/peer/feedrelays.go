@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"hash/maphash"
 	"slices"
@@ -27,12 +28,7 @@ const (
 func (v *view) electFeedRelays(seed maphash.Seed, now time.Duration) bool {
 	members := slices.Clone(v.cur.Members())
 	score := func(m ring.Member) uint64 { return maphash.String(seed, m.ID) }
-	slices.SortFunc(members, func(a, b ring.Member) int {
-		if score(a) < score(b) {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(members, func(a, b ring.Member) int { return cmp.Compare(score(a), score(b)) })
 	candidates := members[:min(relayCandidates, len(members))]
 	slices.SortStableFunc(candidates, func(a, b ring.Member) int {
 		rests := func(m ring.Member) int {
