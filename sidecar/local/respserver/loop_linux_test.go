@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -59,6 +60,7 @@ func TestLoopRepliesLikeAGoroutine(t *testing.T) {
 		}
 		pieces := readytest.Cut(random, sent.String()+pack("QUIT"))
 		var replies [2]string
+		shortest := math.MaxInt
 		for n := range replies {
 			s := startLoop(t, n, local.Served{Dataset: localtest.NewDataset(t, "other", origintest.New(map[string]string{"a": "A"}))})
 			c := s.warm(t, n)
@@ -73,8 +75,14 @@ func TestLoopRepliesLikeAGoroutine(t *testing.T) {
 			if err != nil && len(all) == 0 {
 				t.Errorf("seed %d: %v", seed, err)
 			}
+			if err != nil { // the server has closed the connection before it had read everything: TCP drops what it has not sent
+				shortest = min(shortest, len(all))
+			}
 			replies[n] = string(all)
 			localtest.Await(t, "the connection is gone", func() bool { return s.Stats().Redis.Conns.Open.Load() == 0 && s.loops.Len() == 0 })
+		}
+		for n, all := range replies {
+			replies[n] = all[:min(len(all), shortest)]
 		}
 		if replies[0] != replies[1] {
 			t.Fatalf("seed %d: %q\nthe loop replies\n%q\na goroutine replies\n%q", seed, pieces, replies[1], replies[0])
