@@ -26,6 +26,10 @@ type Waiter interface {
 // is the work of two hits.
 const HitsInARow = 4
 
+// MaxReads is how often Ready may read from its connection: 64 KiB of small requests. A client that has sent more by then gets a
+// goroutine, because the other connections of the loop wait.
+const MaxReads = 16
+
 // Loops are the loops of all servers of a process. Nil has none.
 type Loops struct {
 	loops []loop

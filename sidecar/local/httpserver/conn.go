@@ -62,7 +62,8 @@ type conn struct {
 	slow     bool // the content has taken too long to arrive
 	sending  bool // the client may still be sending
 
-	loop ready.Conn
+	loop  ready.Conn
+	reads int // from the connection, since Ready was called
 }
 
 func (s *Server) newConn(c net.Conn) *conn {
@@ -282,6 +283,7 @@ func (s *source) Read(p []byte) (int, error) {
 	if err := c.limitRead(); err != nil {
 		return 0, err
 	}
+	c.reads++
 	return c.net.Read(p)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
@@ -36,6 +37,7 @@ func (c *conn) Ready() {
 			go c.end()
 		}
 	}()
+	c.reads = 0
 	for {
 		if err := c.in.Await(); errors.Is(err, listen.ErrWouldBlock) {
 			return
@@ -61,6 +63,10 @@ func (c *conn) Ready() {
 			break
 		}
 		c.state.Store(waiting)
+		if c.reads >= ready.MaxReads { //guard:client-without-a-pause-keeps-the-loop
+			c.resume(func() bool { return true })
+			return
+		}
 	}
 	if err := c.flush(); err != nil { // or the client does not read: its goroutine waits for it
 		c.resume(c.flushed)

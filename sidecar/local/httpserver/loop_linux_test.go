@@ -32,14 +32,19 @@ type loopServer struct {
 
 func startLoopServer(t *testing.T, set func(*Server), more ...api.Served) *loopServer {
 	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startLoopServerOn(t, ln, set, more...)
+}
+
+func startLoopServerOn(t *testing.T, ln net.Listener, set func(*Server), more ...api.Served) *loopServer {
+	t.Helper()
 	s := newServer(t, more...)
 	s.loops = ready.NewLoopsOf(1) // also where there is one processor
 	if set != nil {
 		set(s)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
 	}
 	bounded := listen.New(ln, listen.Config{MaxConns: 100, Waits: true})
 	served := make(chan error, 1)
@@ -54,7 +59,7 @@ func startLoopServer(t *testing.T, set func(*Server), more ...api.Served) *loopS
 
 func (s *loopServer) dial(t *testing.T) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", s.listener.Addr().String())
+	c, err := net.Dial(s.listener.Addr().Network(), s.listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,6 +211,60 @@ func TestLoopDoesNotWaitForAClient(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
+	}
+}
+
+// gated is a dataset whose reads pass a gate.
+type gated struct {
+	api.Dataset
+	gate *readytest.Gate
+}
+
+// Cached implements api.Dataset.
+func (g gated) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
+	g.gate.Read()
+	return g.Dataset.Cached(key, o)
+}
+
+// Get implements api.Dataset.
+func (g gated) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error) {
+	g.gate.Read()
+	return g.Dataset.Get(ctx, key, o)
+}
+
+// A client that sends more than the loop reads at once gets a goroutine. All requests are in the socket, of a kind without
+// windows, before the loop reads the second one.
+func TestLoopDoesNotWaitForAClientWithoutAPause(t *testing.T) {
+	t.Parallel()
+	const requests, headerBytes, later = 48, 2000, 40 // 64 KiB are 33 requests
+	gate := readytest.NewGate(later)
+	d := newDataset(t, "gated", origintest.New(map[string]string{"a": "2"}))
+	if _, err := d.Get(t.Context(), "a", kv.ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startLoopServerOn(t, ln, nil, api.Served{Dataset: gated{d, gate}})
+	defer gate.Later()
+	defer gate.First()
+	greedy, other := s.dial(t), s.dial(t)
+	answers, r := s.warm(t, greedy), s.warm(t, other)
+	one := get("/v1/gated/a", "Padding: "+strings.Repeat("x", headerBytes))
+	if _, err := io.WriteString(greedy, one); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the loop reads the first key", func() bool { return gate.Reads() == 1 })
+	if _, err := io.WriteString(greedy, strings.Repeat(one, requests-1)); err != nil {
+		t.Fatal(err)
+	}
+	gate.First()
+	await(t, "the goroutine waits", func() bool { return gate.Reads() == later })
+	hit(t, other, r)
+	gate.Later()
+	for range requests {
+		readHit(t, answers, "2")
 	}
 }
 

@@ -5,11 +5,8 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 )
-
-// maxReads is how often the loop reads from a connection before it looks after the others: a client that has sent more by then gets
-// a goroutine.
-const maxReads = 16
 
 // waitInLoop leaves a connection whose commands are hits to the loop. It reports whether the loop has it.
 func (c *conn) waitInLoop() bool {
@@ -38,7 +35,7 @@ func (c *conn) Ready() {
 			c.resume(c.sent)
 		}
 	}()
-	for range maxReads {
+	for range ready.MaxReads { //guard:redis-client-without-a-pause-keeps-the-loop
 		if err := c.in.Fill(); errors.Is(err, listen.ErrWouldBlock) {
 			break
 		} else if err != nil {

@@ -35,10 +35,15 @@ func startLoop(t *testing.T, n int, other local.Served) *loopServer {
 	return &loopServer{localtest.Start(t, local.Config{Loops: loops, Budget: b, ConnShare: 0.5}, local.Served{Dataset: d}, other), loops, b}
 }
 
-// warm reads the keys so often that a loop takes the connection.
+// warm reads the keys so often that a loop takes the connection, if there is one.
 func (s *loopServer) warm(t *testing.T, n int) *client {
 	t.Helper()
-	before, c := s.loops.Len(), dial(t, "tcp", s.Redis)
+	return s.warmOn(t, n, "tcp", s.Redis)
+}
+
+func (s *loopServer) warmOn(t *testing.T, n int, network, address string) *client {
+	t.Helper()
+	before, c := s.loops.Len(), dial(t, network, address)
 	c.do("GET", "d:b")
 	for range ready.HitsInARow + 1 {
 		c.check(`"1"`, "GET", "d:a")
@@ -160,6 +165,48 @@ func TestRedisLoopDoesNotWaitForAClient(t *testing.T) {
 		t.Error(err)
 	}
 	localtest.AwaitReturn(t, s.budget, budget.Requests, budget.Responses)
+}
+
+// gated is a dataset whose reads pass a gate.
+type gated struct {
+	api.Dataset
+	gate *readytest.Gate
+}
+
+// Cached implements api.Dataset.
+func (g gated) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
+	g.gate.Read()
+	return g.Dataset.Cached(key, o)
+}
+
+// A client that sends more than the loop reads at once gets a goroutine. All commands are in the socket, of a kind without
+// windows, before the loop reads the second one.
+func TestRedisLoopDoesNotWaitForAClientWithoutAPause(t *testing.T) {
+	t.Parallel()
+	one := pack("STRLEN", "gated:a")
+	commands := 100 << 10 / len(one)
+	gate := readytest.NewGate(int64(80 << 10 / len(one))) // the loop reads 64 KiB
+	d := localtest.NewDataset(t, "gated", origintest.New(map[string]string{"a": "2"}))
+	if _, err := d.Get(t.Context(), "a", kv.ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s := startLoop(t, 1, local.Served{Dataset: gated{d, gate}})
+	defer gate.Later()
+	defer gate.First()
+	address := s.Listen(t, "unix", s.ServeRedis)
+	greedy, other := s.warmOn(t, 1, "unix", address), s.warm(t, 1)
+	greedy.send(one)
+	localtest.Await(t, "the loop reads the first key", func() bool { return gate.Reads() == 1 })
+	greedy.send(strings.Repeat(one, commands-1))
+	gate.First()
+	localtest.Await(t, "the goroutine waits", func() bool { return gate.Reads() == int64(80<<10/len(one)) })
+	other.check(`"1"`, "GET", "d:a")
+	gate.Later()
+	for range commands {
+		if got := greedy.reply(); got != ":1" {
+			t.Fatalf("got %s, want the length", got)
+		}
+	}
 }
 
 // A load that does not end holds up nobody.
