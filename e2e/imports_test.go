@@ -132,7 +132,8 @@ var mayImport = map[string][]string{
 	// Services that are no SQL database.
 	"origin/authfiles":  {"origin"},
 	"origin/httporigin": {"origin", "origin/authfiles", "ring/printable"},
-	"origin/drivers":    {"origin", "origin/httporigin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
+	"origin/etcdorigin": {"origin", "origin/authfiles", "ring/printable"},
+	"origin/drivers":    {"origin", "origin/etcdorigin", "origin/httporigin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/quota":           {"sidecar/kv"},
 	"sidecar/peer/wire":            {"origin", "ring/printable", "sidecar/kv", "proto/ringside/peer/v1"},
@@ -309,7 +310,8 @@ var sqlDatabase = []string{
 var onlyImporter = map[string][]string{
 	"github.com/envoyproxy/go-control-plane": {"xds/resources", "xds/publisher", "xds/resolver", "sidecar/local/extauthz"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
-	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
+	"go.etcd.io/etcd/client/v3":              {"ring/etcd", "origin/etcdorigin"},
+	"go.etcd.io/etcd/api/v3":                 {"origin/etcdorigin"},
 	"github.com/jackc/pgx/v5": {
 		"origin/sqldb/postgres", "origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/logical",
 		"origin/sqldb/postgres/session",
@@ -323,7 +325,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/extauthz", "sidecar/local/grpcapi", "sidecar/internal/h2",
 		"sidecar/internal/h2/client", "sidecar/internal/tracing/calls",
-		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/otlpmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/otlpmetrics", "sidecar/internal/apierror", "ring/etcd", "origin/etcdorigin", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/event", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},

@@ -30,7 +30,7 @@ type ClearTextDriver interface {
 
 // ServiceDriver is a Driver of a service that is no SQL database. Its origins take their credentials from SourceConfig.Auth.
 type ServiceDriver interface {
-	// ValuesField is the field of a dataset in the configuration that says which values of the service it has: url.
+	// ValuesField is the field of a dataset in the configuration that says which values of the service it has: url, prefix.
 	ValuesField() string
 }
 
@@ -286,6 +286,8 @@ type Dataset struct {
 
 	// HTTP says what is requested of a service over HTTP.
 	HTTP HTTPValues
+	// Prefix begins the keys in etcd: what follows it is the key.
+	Prefix string
 
 	// IntegerTimes says what an integer counts, since 1970, that a database without types for times stores in a column of
 	// times: IntegerSeconds or IntegerMilliseconds. Empty means that it is only a number.
@@ -354,6 +356,8 @@ const (
 	// FeedLogical reads the log of the database, within milliseconds, without triggers. Each feed has two connections, in addition to
 	// MaxConns.
 	FeedLogical = "logical"
+	// FeedWatch receives what etcd reports of the keys of a prefix, within milliseconds. Each feed has its own connection.
+	FeedWatch = "watch"
 )
 
 // Defaults of FeedConfig.
@@ -368,7 +372,7 @@ const (
 
 // FeedConfig says how an origin reports changes that others make.
 type FeedConfig struct {
-	// Kind is FeedNotify, FeedPoll or FeedLogical.
+	// Kind is FeedNotify, FeedPoll, FeedLogical or FeedWatch.
 	Kind string
 	// Tables are the tables whose rows make the values of a view, a join or a query, each with its columns that hold the key of
 	// the dataset, in the order of Dataset.Key. Empty means the table of the dataset.

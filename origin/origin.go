@@ -1,5 +1,5 @@
 // Package origin defines what a source of truth is: the interfaces of one dataset (Origin, Writer, Lister, Feed) and those of
-// the kinds of origins (Driver, Source). Packages sqldb and httporigin implement them, guard decorates them, drivers lists the kinds, and
+// the kinds of origins (Driver, Source). Packages sqldb, httporigin and etcdorigin implement them, guard decorates them, drivers lists the kinds, and
 // origintest has the conformance tests that every implementation passes.
 package origin
 

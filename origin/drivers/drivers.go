@@ -4,6 +4,7 @@ package drivers
 
 import (
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/etcdorigin"
 	"github.com/ringside-cache/ringside/origin/httporigin"
 	"github.com/ringside-cache/ringside/origin/sqldb/mysql"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres"
@@ -17,5 +18,6 @@ func All() origin.Drivers {
 		mysql.Driver(),
 		sqlite.Driver(),
 		httporigin.Driver(),
+		etcdorigin.Driver(),
 	}
 }

@@ -124,7 +124,7 @@ var words = map[string][]string{
 	"log.level":            {"debug", "info", "warn", "error"},
 	"datasets.*.rows":      {rowsOne, rowsMany},
 	"datasets.*.eviction":  {"lru", "slru"},
-	"datasets.*.feed.kind": {feedNotify, feedPoll, feedLogical},
+	"datasets.*.feed.kind": {feedNotify, feedPoll, feedLogical, feedWatch},
 	"datasets.*.preset":    {origin.PresetPrometheus},
 
 	"datasets.*.response.cache_control": {honor, ignore},

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"mime"
 	"net/http"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,8 +125,8 @@ func (k datasetChecker) source() {
 		k.ofDriver(driver, field)
 		return
 	}
-	if k.ofService() || !reflect.ValueOf(k.Response).IsZero() {
-		k.problem(k.path, "url, preset and response belong to an origin with driver: http")
+	if k.ofService() {
+		k.problem(k.path, "url, preset and response belong to an origin with driver: http, prefix to one with driver: etcd")
 		return
 	}
 	switch {
@@ -155,11 +154,34 @@ func (k datasetChecker) ofDriver(driver, field string) {
 			k.problem(k.path+"."+f.name, "belongs to SQL databases; a dataset of driver: %s has %s", driver, field)
 		}
 	}
+	if field == "prefix" {
+		k.ofEtcd()
+	} else {
+		k.ofHTTP(driver, field)
+	}
+}
+
+// ofEtcd checks the fields of a dataset of etcd. Its driver checks the prefix.
+func (k datasetChecker) ofEtcd() {
+	if k.Version != "" || len(k.Key) > 0 {
+		k.problem(k.path, "key and version belong to SQL databases; the key is what follows the prefix in etcd, the version its mod_revision: "+
+			"leave them out")
+	}
+	if k.Dataset.ofHTTP() {
+		k.problem(k.path, "url, preset and response belong to an origin with driver: http")
+	}
+}
+
+// ofHTTP checks the fields of a dataset of a service over HTTP.
+func (k datasetChecker) ofHTTP(driver, field string) {
+	if k.Prefix != "" {
+		k.problem(k.path+".prefix", "belongs to an origin with driver: etcd")
+	}
 	if k.Version != "" {
 		k.problem(k.path+".version", "driver: %s has no column that grows with each change; leave version out, and reads are ordered by the "+
 			"times of their loads", driver)
 	}
-	if !k.ofService() {
+	if k.URL == "" && k.Preset == "" {
 		k.problem(k.path+"."+field, "is missing; want the path and query of a key, such as /v1/things/{key}")
 	}
 	if k.Preset != "" {
@@ -263,7 +285,7 @@ func (k datasetChecker) feed() {
 	switch f.Kind {
 	case "":
 		k.problem(k.path+".feed.kind", "is missing; want one of %s", strings.Join(words["datasets.*.feed.kind"], ", "))
-	case feedNotify:
+	case feedNotify, feedWatch:
 		k.supported()
 		k.ofKinds()
 	case feedLogical:
@@ -273,7 +295,9 @@ func (k datasetChecker) feed() {
 			k.problem(k.path+".feed.max_wal", "want at least %s; got %s", Size(minMaxWAL), w)
 		}
 	default:
-		k.oneOf(k.path+".feed.kind", f.Kind, words["datasets.*.feed.kind"])
+		if k.oneOf(k.path+".feed.kind", f.Kind, words["datasets.*.feed.kind"]); f.Kind == feedPoll {
+			k.supported()
+		}
 		k.poll()
 	}
 	k.feedTables()
@@ -289,6 +313,10 @@ const maxFeedTables = 16
 func (k datasetChecker) feedTables() {
 	path := k.path + ".feed.tables"
 	switch f := k.Feed; {
+	case k.drivers.ValuesField(k.config.Origins[k.Origin].Driver) != "":
+		if len(f.Tables) > 0 {
+			k.problem(path, "belongs to SQL databases; etcd reports all keys of the prefix")
+		}
 	case len(k.Key) == 0 && len(f.Tables) == 0:
 		k.problem(path, "is missing: only a table has triggers that report its rows; name the tables of the query, each with the columns "+
 			"that hold the key, such as {radcheck: username, radreply: username}")
@@ -315,6 +343,8 @@ func (k datasetChecker) warm() {
 	switch {
 	case w.Keys == "":
 		k.problem(path+".keys", "is missing; want all, for the keys of the table, or a query that selects keys")
+	case w.Keys != WarmAll && k.Prefix != "":
+		k.problem(path+".keys", "want all, for the keys of the prefix: etcd has no queries")
 	case w.Keys == WarmAll && k.Query != "":
 		k.problem(path+".keys", "all belongs to table; write a query that selects the keys of this dataset")
 	}

@@ -53,7 +53,7 @@ func (k *checker) credentials(path string, o Origin) {
 		}
 	}
 	if k.drivers.Lookup(o.Driver) != nil && k.drivers.ValuesField(o.Driver) == "" && o.auth() != (origin.Auth{}) {
-		k.problem(path, "username, password_file, token_file and tls belong to services such as driver: http; the dsn of a database has its own")
+		k.problem(path, "username, password_file, token_file and tls belong to services such as driver: http or etcd; the dsn of a database has its own")
 	}
 }
 

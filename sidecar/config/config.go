@@ -2,6 +2,7 @@
 package config
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
@@ -271,6 +272,9 @@ type Dataset struct {
 	Preset   string   `yaml:"preset"` // a known API over HTTP
 	Response Response `yaml:"response"`
 
+	// Prefix begins the keys in etcd.
+	Prefix string `yaml:"prefix"`
+
 	// RowsOfKey is one, or many: then the value is a JSON array of up to MaxRows rows, in the order of the columns Order.
 	RowsOfKey string           `yaml:"rows"`
 	Order     decode.OneOrMore `yaml:"order"`
@@ -307,7 +311,12 @@ type Response struct {
 }
 
 // ofService reports whether the values are those of a service, not rows of a database.
-func (d Dataset) ofService() bool { return d.URL != "" || d.Preset != "" }
+func (d Dataset) ofService() bool { return d.ofHTTP() || d.Prefix != "" }
+
+// ofHTTP reports whether a field of services over HTTP is set.
+func (d Dataset) ofHTTP() bool {
+	return d.URL != "" || d.Preset != "" || !reflect.ValueOf(d.Response).IsZero()
+}
 
 // HTTP are the fields of a dataset that change what HTTP clients see.
 type HTTP = httpview.Fields
@@ -371,6 +380,7 @@ const (
 	feedNotify  = "notify"
 	feedPoll    = "poll"
 	feedLogical = "logical"
+	feedWatch   = "watch"
 )
 
 // Token is a token of clients.

@@ -287,7 +287,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"origin", "origins: {DB: {driver: oracle}}",
-			[]string{`got "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite, http", "origins.DB: set either dsn_file"},
+			[]string{`got "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite, http, etcd", "origins.DB: set either dsn_file"},
 		},
 		{"no driver", "origins: {db: {dsn: a}}", []string{"origins.db.driver: is missing"}},
 		{
@@ -367,11 +367,41 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"URL in a dataset of a database", oneDataset + "  b: {origin: db, url: '/{key}'}",
-			[]string{"datasets.b: url, preset and response belong to an origin with driver: http"},
+			[]string{"datasets.b: url, preset and response belong to an origin with driver: http, prefix to one with driver: etcd"},
+		},
+		{
+			"prefix in a dataset of a database", oneDataset + "  b: {origin: db, prefix: /b/}",
+			[]string{"datasets.b: url, preset and response belong to an origin with driver: http, prefix to one with driver: etcd"},
+		},
+		{"prefix of a service over HTTP", service("url: '/{key}', prefix: /a/"), []string{"datasets.a.prefix: belongs to an origin with driver: etcd"}},
+		{"etcd without a prefix", ofEtcd("ttl: 1s"), []string{"datasets.a: prefix: is missing; want the beginning of the keys in etcd"}},
+		{"prefix of several datasets", ofEtcd("prefix: /a"), []string{"datasets.a: prefix: want a separator at its end"}},
+		{
+			"fields of others in a dataset of etcd", ofEtcd("prefix: /a/, url: '/{key}', key: k, version: v, table: t, warm: {keys: SELECT 1}, " +
+				"feed: {kind: watch, tables: {t: k}}"),
+			[]string{"datasets.a.table: belongs to SQL databases; a dataset of driver: etcd has prefix",
+				"datasets.a: key and version belong to SQL databases; the key is what follows the prefix", "datasets.a: url, preset and response belong",
+				"datasets.a.feed.tables: belongs to SQL databases", "datasets.a.warm.keys: want all, for the keys of the prefix"},
+		},
+		{
+			"feed of a database for etcd", ofEtcd("prefix: /a/, feed: {kind: poll}"),
+			[]string{"datasets.a.feed.kind: s is etcd, which has no feed of kind poll; use watch"},
+		},
+		{
+			"feed of etcd for a database", oneDataset + "  b: {origin: db, table: t, key: k, feed: {kind: watch}}",
+			[]string{"datasets.b.feed.kind: db is sqlite, which has no feed of kind watch; use poll"},
+		},
+		{
+			"writable etcd", ofEtcd("prefix: /a/, writable: true"),
+			[]string{"datasets.a: origins of this kind cannot be written: leave writable out; write in the service itself, and invalidate the key"},
+		},
+		{
+			"token for etcd", "origins: {s: {driver: etcd, dsn: 'http://127.0.0.1:1', token_file: /dev/null}}",
+			[]string{"origins.s"},
 		},
 		{
 			"credentials of a service for a database", "origins: {db: {driver: sqlite, dsn: a, token_file: /dev/null}}",
-			[]string{"origins.db: username, password_file, token_file and tls belong to services such as driver: http"},
+			[]string{"origins.db: username, password_file, token_file and tls belong to services such as driver: http or etcd"},
 		},
 		{
 			"a token in the DSN of a service", "origins: {s: {driver: http, dsn: 'https://u:p@host'}}",
@@ -677,7 +707,7 @@ func TestDocumentedServicesAreValid(t *testing.T) {
 	}
 	n := 0
 	for _, block := range regexp.MustCompile("(?ms)^```yaml\n(.*?)^```").FindAllStringSubmatch(string(text), -1) {
-		if !strings.Contains(block[1], "driver: http") {
+		if !strings.Contains(block[1], "driver: http") && !strings.Contains(block[1], "driver: etcd") {
 			continue
 		}
 		n++
@@ -686,8 +716,8 @@ func TestDocumentedServicesAreValid(t *testing.T) {
 			t.Errorf("%s: no datasets", block[1])
 		}
 	}
-	if n == 0 {
-		t.Error("CONFIG.md has no example of a service")
+	if n < 2 {
+		t.Error("CONFIG.md lacks an example of services over HTTP, or of etcd")
 	}
 }
 
@@ -710,7 +740,7 @@ func TestExampleShowsEveryField(t *testing.T) {
 		parent := path[:max(0, strings.LastIndex(path, "."))]
 		// A field that is not in the file has the place of its parent.
 		if places.Problem(path, "").Where != places.Problem(parent, "").Where {
-			inExample[strings.NewReplacer("metrics-db", "*", "cnf-metrics", "*", "routes", "*", "replies", "*", "nf-instances", "*", "nrf", "*").Replace(path)] = true
+			inExample[strings.NewReplacer("metrics-db", "*", "cnf-metrics", "*", "routes", "*", "replies", "*", "nf-instances", "*", "nrf", "*", "settings", "*", "config", "*").Replace(path)] = true
 		}
 	}
 	every := Config{Origins: map[string]Origin{"*": {}}, Datasets: map[string]Dataset{"*": {}}}
@@ -764,6 +794,11 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 // service returns a configuration with a dataset of a service.
 func service(fields string) string {
 	return "origins: {s: {driver: http, dsn: 'http://127.0.0.1:1'}}\ndatasets: {a: {origin: s, " + fields + "}}"
+}
+
+// ofEtcd returns a configuration with a dataset of etcd.
+func ofEtcd(fields string) string {
+	return "origins: {s: {driver: etcd, dsn: 'http://127.0.0.1:1'}}\ndatasets: {a: {origin: s, " + fields + "}}"
 }
 
 const canary = "canary-5f3a"

@@ -61,7 +61,7 @@ func requirements(drivers []string) map[string]decode.Schema {
 		"origins.*.driver":            {"enum": drivers},
 		"origins.*.breaker.cooldown":  positive,
 		"datasets":                    {"propertyNames": names},
-		"datasets.*":                  {"required": []string{"origin"}, "anyOf": either("table", "query", "url", "preset")},
+		"datasets.*":                  {"required": []string{"origin"}, "anyOf": either("table", "query", "url", "preset", "prefix")},
 		"datasets.*.ttl":              positive,
 		"datasets.*.load_timeout":     positive,
 		"datasets.*.write_timeout":    positive,

@@ -82,7 +82,8 @@ func (d Dataset) Rows(name string) origin.Dataset {
 			URL: d.URL, Preset: d.Preset, NotFound: statuses(d.Response.NotFound), Invalid: statuses(d.Response.Invalid),
 			IgnoreCacheControl: d.Response.CacheControl == ignore,
 		},
-		Value: d.Value, IntegerTimes: d.IntegerTimes, Many: d.Many(), Order: d.Order, MaxRows: d.MaxRows,
+		Prefix: d.Prefix,
+		Value:  d.Value, IntegerTimes: d.IntegerTimes, Many: d.Many(), Order: d.Order, MaxRows: d.MaxRows,
 	}
 }
 

@@ -207,7 +207,7 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 	}
 	source = withLists(b.source, source, name, c)
 	u := &use{of: b, rows: source, perTurn: b.config.Batch.MaxKeys}
-	if c.Table == "" && c.Batch == "" {
+	if c.Table == "" && c.Batch == "" && c.Prefix == "" {
 		u.perTurn = min(u.perTurn, queriesPerTurn)
 	}
 	u.breaker = guard.NewBreaker(observed{source, stats, &u.errors.load}, guard.BreakerConfig{
@@ -226,7 +226,7 @@ func withLists(from origin.Source, rows origin.Origin, name string, c config.Dat
 	if err != nil {
 		return keylist.New(rows, nil, errors.New("origins of this kind cannot list them"))
 	}
-	if c.Table == "" && c.List == "" {
+	if c.Query != "" && c.List == "" {
 		return keylist.New(rows, nil, errors.New("it has a query; set list to a query that selects the keys"))
 	}
 	keys, err := source.KeyLister(c.Rows(name), c.List)
