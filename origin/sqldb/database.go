@@ -127,6 +127,13 @@ type WriteSession interface {
 	Rollback(ctx context.Context)
 }
 
+// Pipelined is a WriteSession that can send statements before the results of earlier ones arrive.
+type Pipelined interface {
+	// Send begins the transaction with the statements of several changes, at least one, in few round trips; Apply then returns the
+	// outcome of each. An error is that of one of the changes, or of the session.
+	Send(ctx context.Context, txs []*rowwrite.Transaction) error
+}
+
 // ErrorClasses classifies the database's errors.
 type ErrorClasses interface {
 	// Class returns the class of an error that the driver has returned.

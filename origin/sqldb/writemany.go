@@ -88,6 +88,7 @@ func (w *rowWriter) transact(ctx context.Context, s WriteSession, t *tables.Tabl
 		return nil, err
 	}
 	keep := false
+	err = w.send(ctx, s, tx, rows)
 	for i := 0; i < len(rows) && err == nil; i++ {
 		if rows[i].err == nil {
 			var kept bool
@@ -100,6 +101,25 @@ func (w *rowWriter) transact(ctx context.Context, s WriteSession, t *tables.Tabl
 		return rows, err
 	}
 	return rows, w.rejected(s.Commit(ctx))
+}
+
+// send sends the statements of all changes, if the session can and a failure of one may end the transaction.
+func (w *rowWriter) send(ctx context.Context, s WriteSession, tx *transaction, rows []row) error {
+	pipelined, ok := s.(Pipelined)
+	if !ok || tx.isolate || len(rows) == 1 {
+		return nil
+	}
+	var txs []*rowwrite.Transaction
+	for _, r := range rows {
+		if r.err == nil {
+			txs = append(txs, r.tx) // at least one
+		}
+	}
+	err := pipelined.Send(ctx, txs)
+	if err == nil {
+		return nil
+	}
+	return tx.end(w.rejected(err))
 }
 
 // plan plans all changes.

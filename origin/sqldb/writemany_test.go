@@ -3,6 +3,7 @@ package sqldb_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -75,4 +76,63 @@ func testBatchRefusedAsAWhole(t *testing.T, d database) {
 	if n := d.count(t, "SELECT COUNT(*) FROM r"); n != 2 {
 		t.Errorf("got %d rows, want 2", n)
 	}
+}
+
+// TestRoundTripsOfABatch: the statements of many rows travel together, those that update as well as those that create.
+func TestRoundTripsOfABatch(t *testing.T) {
+	t.Parallel()
+	d := startPostgres(t)
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, n INT, s VARCHAR(9), ver BIGINT NOT NULL DEFAULT 1)")
+	d, wire := d.through(t)
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Version: "ver"})
+	for name, value := range map[string]string{"whole": `{"n":%d,"s":"x"}`, "part": `{"n":%d}`} {
+		for _, rows := range []int{2, 100, 1000} {
+			batch := 0
+			write := func() {
+				batch++
+				cs := make([]origin.Change, rows)
+				for i := range cs {
+					cs[i] = origin.Change{Key: fmt.Sprintf("%s%d", name[:1], i), Data: fmt.Appendf(nil, value, batch)}
+					if i%2 == 0 {
+						cs[i].Key = fmt.Sprintf("%d%s%d", batch, name[:1], rows+i) // a new one
+					}
+				}
+				for i, r := range w.WriteMany(soon(t), cs) {
+					if want := fmt.Sprintf(`"n":%d,`, batch); r.Err != nil || !strings.Contains(string(r.Value.Data), want) {
+						t.Fatalf("row %d of %d: %s, %v; want %s", i, rows, r.Value.Data, r.Err, want)
+					}
+				}
+			}
+			write() // connects, and reads the catalog
+			// Of a part, the UPDATE and the INSERT for those that are new. PostgreSQL may answer in pieces, but not for each row.
+			if got, most := wire.during(write), 3+rows/25; got > most {
+				t.Errorf("%s: a batch of %d rows takes %d round trips, want at most %d", name, rows, got, most)
+			}
+		}
+	}
+	if n := d.count(t, "SELECT COUNT(*) FROM r WHERE ver > 1 AND ver < 1000"); n != 0 {
+		t.Errorf("%d rows have versions that are too small", n)
+	}
+}
+
+// Rows whose columns differ, through poolers, which know no prepared statements, too: some update, some create, and some do neither.
+func TestBatchOfDifferentRows(t *testing.T) {
+	throughPoolers(t, func(t *testing.T, d database) {
+		d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, n INT, m INT, ver BIGINT NOT NULL DEFAULT 1)")
+		d.exec(t, "INSERT INTO r (k, n, m) SELECT 'a' || i, 0, 0 FROM generate_series(0, 149) AS i")
+		w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Version: "ver"})
+		var cs []origin.Change
+		for i := range 200 {
+			cs = append(cs, origin.Change{Key: fmt.Sprint("a", i), Data: fmt.Appendf(nil, `{"%c":7}`, "nm"[i/2%2])})
+		}
+		cs[7] = origin.Change{Key: "a7", Delete: true}
+		cs[8].If.Version = 9
+		cs[9].Data = []byte(`{"n":7,"m":7}`)
+		wantBatch(t, w, cs, map[int]error{8: origin.ErrConflict})
+		for column, want := range map[string]int{"n": 99, "m": 100} {
+			if n := d.count(t, "SELECT COUNT(*) FROM r WHERE "+column+" = 7"); n != want {
+				t.Errorf("%s was written to %d rows, want %d", column, n, want)
+			}
+		}
+	})
 }

@@ -34,11 +34,13 @@ func (w writer) Rehearsal() (begin, prefix string) { return w.settings.Rehearsal
 
 // writeSession implements sqldb.WriteSession. It runs a write in two round trips: the statements that open the transaction travel
 // together with the change, and COMMIT travels alone, so that nothing was written if the connection ends before it. If triggers
-// complete the row, a third one reads it; another one reads it before if it must be compared.
+// complete the row, a third one reads it; another one reads it before if it must be compared. Of several changes, the statements of
+// many travel together.
 type writeSession struct {
 	conn  *pgconn.PgConn
 	begun bool
-	tx    *rowwrite.Transaction // of the change that is being made
+	tx    *rowwrite.Transaction                // of the change that is being made
+	sent  map[*rowwrite.Transaction]sentChange // the steps of these changes have run
 
 	triggers string // the answer to triggersOf; empty while it is not known
 	began    int64  // when the transaction began, as a version
@@ -142,6 +144,14 @@ func (t *writeSession) runBatch(ctx context.Context, batch *pgconn.Batch, begin 
 
 // tryEach runs the steps until one matches the row.
 func (t *writeSession) tryEach(ctx context.Context) (matched bool, err error) {
+	if s, ok := t.sent[t.tx]; ok {
+		delete(t.sent, t.tx) // the next attempt runs them again
+		if !t.tx.Matched() {
+			return false, nil
+		}
+		t.began, t.ended = s.began, s.ended
+		return true, t.renew(ctx, s.step)
+	}
 	t.tx.Forget()
 	for _, step := range t.tx.Steps {
 		batch := &pgconn.Batch{}
@@ -153,7 +163,7 @@ func (t *writeSession) tryEach(ctx context.Context) (matched bool, err error) {
 			answers = append(answers, t.setClock)
 		}
 		if t.triggers == "" { // the lock of an earlier change prevents new triggers
-			batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
+			batch.ExecParams(triggersOf, t.tableName(), nil, nil, nil)
 			answers = append(answers, t.setTriggers)
 		}
 		if err := t.runBatch(ctx, batch, before, step.Parameters, answers...); err != nil {
@@ -221,6 +231,11 @@ const triggersOf = `WITH own AS (SELECT tgtype FROM pg_catalog.pg_trigger WHERE 
 	WHEN EXISTS (SELECT FROM own) THEN 'before'
 	ELSE 'none' END
 	FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1)`
+
+// tableName is the parameter of triggersOf.
+func (t *writeSession) tableName() [][]byte {
+	return [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}
+}
 
 // completes reports whether something may have changed the row after RETURNING.
 func (t *writeSession) completes() bool { return t.triggers != "none" && t.triggers != "before" }

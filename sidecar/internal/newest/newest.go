@@ -12,7 +12,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
-// maxBatch is how many changes are written together: a transaction must end within write_timeout, also in a busy database.
+// maxBatch is how many changes are written together. A row that the database refuses makes it repeat the transaction with several round
+// trips for each row, which must end within write_timeout also where a round trip takes 5 ms. More rows were not faster.
 const maxBatch = 100
 
 // overhead is the memory of a waiting change beside its strings: the change, its place in the map, and its result.
@@ -53,8 +54,9 @@ type round[R any] struct {
 	results map[string]R
 }
 
-// New returns a Queue. write gets changes of different keys, as many as fit into one batch, and returns their results in their order, soon after its context ends. One call of it runs at a time. merged counts the changes that are not written
-// because a newer one of the same key is.
+// New returns a Queue. write gets at most 100 changes of different keys, which fit into one batch, and returns their results in their
+// order, soon after its context ends. One call of it runs at a time. merged counts the changes that are not written because a newer one
+// of the same key is.
 func New[R any](write func(context.Context, []kv.Change) []R, memory Memory, merged *atomic.Int64) *Queue[R] {
 	q := &Queue[R]{write: write, memory: memory, merged: merged}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
