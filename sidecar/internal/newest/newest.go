@@ -13,7 +13,7 @@ import (
 )
 
 // maxBatch is how many changes are written together. A row that the database refuses makes it repeat the transaction with several round
-// trips for each row, which must end within write_timeout also where a round trip takes 5 ms. More rows were not faster.
+// trips for each row, which must end within write_timeout also in a busy database.
 const maxBatch = 100
 
 // overhead is the memory of a waiting change beside its strings: the change, its place in the map, and its result.
