@@ -42,6 +42,7 @@ func newChain(t *testing.T) *chain {
 	reader, r := peertest.StartWriter(t, "r", peer.Config{})
 	c.reader, c.link = reader, peertest.StartProxy(t, r.Addr)
 	heard := newSink(t)
+	heard.several = true
 	c.relay = onRing(t, "m", heard, memberAt("m", "127.0.0.1:1"), c.link.Through(r).Member)
 	c.member = peertest.StartMember(t, "m", peertest.Logging(c.relay))
 	reader.SetLiveFeeds(feeds)
@@ -117,6 +118,7 @@ func TestClientsLeaveRelaysThatRefuse(t *testing.T) {
 	var all sync.WaitGroup
 	for range 6 {
 		s := newSink(t)
+		s.several = true
 		all.Go(func() {
 			onRing(t, "", s, members...)
 			for want := []string{"live m2 [metrics]", "live m3 [metrics]"}; len(want) > 0; {
@@ -148,6 +150,7 @@ func TestClientOfOlderMembersSubscribesToReaders(t *testing.T) {
 		}
 	}
 	s := newSink(t)
+	s.several = true
 	onRing(t, "client", s, members...)
 	live := map[string]bool{}
 	for len(live) < 2 {
@@ -164,6 +167,7 @@ func TestClientThatBecomesAMemberRelays(t *testing.T) {
 	reader, r := peertest.StartWriter(t, "r", peer.Config{})
 	reader.SetLiveFeeds(feeds)
 	heard, s := newSink(t), newSink(t)
+	heard.several = true
 	promoted := onRing(t, "x", heard, r.Member)
 	heard.expect("missed r", "live r [metrics]")
 	x := peertest.StartMember(t, "x", peertest.Logging(promoted))
